@@ -1,0 +1,74 @@
+"""Prediction: what a model says of one image; save it to every format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metricanything.core.camera import Camera
+from metricanything.core.errors import InputError
+from metricanything.core.files import write_json
+
+CameraSource = Literal["given", "sidecar", "exif", "model", "assumed"]
+FORMATS = ("png16", "npy", "exr", "pfm", "ply", "glb", "colour")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Metric depth of one image, with the camera that turns it into points.
+
+    depth: float32 (H, W) z-depth in metres, of the size of the input image.
+    points: float32 (H, W, 3) metres, camera frame (OpenCV).
+    mask: bool (H, W), False = sky or not to be trusted.
+    confidence: float32 (H, W), higher is better; None when the model states none.
+    camera, camera_source: the camera used, and where it came from.
+    image: uint8 (H, W, 3), the input, kept for coloured exports.
+    record: how the prediction was made (model, input size, prompt points, warnings).
+    """
+
+    depth: NDArray[np.float32]
+    points: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    camera: Camera
+    camera_source: CameraSource
+    image: NDArray[np.uint8]
+    confidence: NDArray[np.float32] | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str | Path, formats: Sequence[str] = ("png16", "colour")) -> list[Path]:
+        """Write the prediction into `folder` and return the files.
+
+        Formats: png16 (16-bit depth with its scale stated), npy, exr, pfm (float depth in metres), ply (coloured
+        points), glb (textured mesh), colour (a picture of the depth). `camera.json` is always written beside them.
+        In png16, npy, exr and pfm, pixels outside the mask are unknown (0 or NaN). Raises InputError for an unknown format.
+        """
+        from metricanything.core import codecs, colour
+
+        folder = Path(folder)
+        unknown = [name for name in formats if name not in FORMATS]
+        if unknown:
+            raise InputError(f"output format {unknown[0]!r} is unknown; use {', '.join(FORMATS)}")
+        depth = np.where(self.mask, self.depth, np.float32(np.nan))
+        points, colours = self.points[self.mask], self.image[self.mask]
+        writers = {
+            "png16": ("depth.png", lambda path: codecs.write_depth_png16(path, depth)),
+            "npy": ("depth.npy", lambda path: codecs.write_depth_npy(path, depth)),
+            "exr": ("depth.exr", lambda path: codecs.write_depth_exr(path, depth)),
+            "pfm": ("depth.pfm", lambda path: codecs.write_depth_pfm(path, depth)),
+            "ply": ("points.ply", lambda path: codecs.write_ply(path, points, colours)),
+            "glb": ("mesh.glb", lambda path: codecs.write_glb(path, self.points, self.image, self.mask)),
+            "colour": ("depth_colour.png", lambda path: codecs.write_image(path, colour.colourise_depth(depth))),
+        }
+        written = []
+        for name in dict.fromkeys(formats):
+            file, write = writers[name]
+            write(folder / file)
+            written.append(folder / file)
+        description = {"camera": self.camera.to_dict(), "camera_source": self.camera_source, **self.record}
+        write_json(folder / "camera.json", description)
+        return [*written, folder / "camera.json"]

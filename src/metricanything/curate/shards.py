@@ -1,0 +1,97 @@
+"""Training shards: WebDataset-compatible tar files with a JSON index beside them.
+
+A frame is `KEY.jpg` (sRGB), `KEY.depth.png` (16-bit log depth, NaN and inf kept), `KEY.sigma.png` where the source states
+one, and `KEY.json` (camera, pose, scale, kind, sensor, provenance, licence). `index.json` is written last: a
+folder without it is not finished.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from metricanything.core import codecs
+from metricanything.core.errors import InputError
+from metricanything.core.files import atomic_path, write_json
+from metricanything.core.frame import Frame
+
+INDEX = "index.json"
+_BLOCK = 512
+
+
+def write_shards(
+    frames: Iterable[Frame],
+    folder: str | Path,
+    *,
+    frames_per_shard: int = 256,
+    progress: Callable[[Frame], None] | None = None,
+) -> int:
+    """Write `frames` in order into `folder` and return how many there were; the same frames give the same bytes.
+
+    Every shard appears whole or not at all. Raises InputError when there are no frames.
+    """
+    folder = Path(folder)
+    entries: list[dict[str, Any]] = []
+    shards: list[str] = []
+    pending: list[Frame] = []
+
+    def flush() -> None:
+        name = f"shard-{len(shards):06d}.tar"
+        entries.extend(_write_shard(folder / name, pending, first=len(entries), shard=len(shards)))
+        shards.append(name)
+        pending.clear()
+
+    for frame in frames:
+        pending.append(frame)
+        if progress is not None:
+            progress(frame)
+        if len(pending) == frames_per_shard:
+            flush()
+    if pending:
+        flush()
+    if not entries:
+        raise InputError(f"{folder}: no frames to write; the sources gave none")
+    write_json(folder / INDEX, {"version": 1, "shards": shards, "frames": entries})
+    return len(entries)
+
+
+def _write_shard(path: Path, frames: list[Frame], *, first: int, shard: int) -> list[dict[str, Any]]:
+    entries = []
+    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, frame in enumerate(frames, start=first):
+            members: dict[str, tuple[int, int]] = {}
+            for suffix, data in _members(frame).items():
+                header = tarfile.TarInfo(f"{number:08d}.{suffix}")
+                header.size = len(data)
+                members[suffix] = (tar.offset + _BLOCK, len(data))
+                tar.addfile(header, io.BytesIO(data))
+            entries.append(
+                {"name": frame.name, "source": frame.source, "kind": frame.kind, "shard": shard, "members": members}
+            )
+    return entries
+
+
+def _members(frame: Frame) -> dict[str, bytes]:
+    record = {
+        "name": frame.name,
+        "camera": frame.camera.to_dict(),
+        "world_from_cam": None if frame.world_from_cam is None else frame.world_from_cam.tolist(),
+        "kind": frame.kind,
+        "sensor": frame.sensor,
+        "scale": frame.scale,
+        "source": frame.source,
+        "licence": frame.licence,
+        "notes": frame.notes,
+    }
+    members = {
+        "jpg": codecs.encode_jpeg(frame.image, quality=95),
+        "depth.png": codecs.encode_depth_log_png(frame.depth),
+        "json": json.dumps(record, sort_keys=True).encode(),
+    }
+    if frame.sigma is not None:
+        members["sigma.png"] = codecs.encode_depth_log_png(frame.sigma)
+    return members

@@ -1,0 +1,94 @@
+"""Shards -> mixture -> augmentation -> batch.
+
+Batch k is a pure function of (seed, k): which frames, which crops, which colours. Training that resumes at step k
+therefore sees exactly what it would have seen, without any state to store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metricanything.data.augment import random_view
+from metricanything.data.shards import Shards
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training views as tensors; B images of H x W pixels."""
+
+    image_B3HW: Tensor
+    """float32 in [0, 1]."""
+    depth_BHW: Tensor
+    """float32 z-depth in metres; NaN unknown, +inf sky."""
+    focal_B: Tensor
+    """float32 horizontal focal length over image width."""
+    plane_BHW2: Tensor
+    """float32 x/z and y/z of every pixel's ray; NaN where it sees nothing."""
+    rendered_B: Tensor
+    """bool: exact labels, with edges to trust."""
+    metric_B: Tensor
+    """bool: depth is in metres, not just up to scale."""
+    names: tuple[str, ...]
+
+
+def canonical(depth: Tensor, focal_B: Tensor) -> Tensor:
+    """Canonical inverse depth C = f / (W D) (B, 1, H, W) of z-depth (B, H, W); 0 where unknown or infinite."""
+    known = torch.isfinite(depth) & (depth > 0)
+    return torch.where(known, focal_B[:, None, None] / torch.where(known, depth, 1.0), 0.0)[:, None]
+
+
+class Mixture:
+    """A weighted mixture of the sources in a shard folder.
+
+    `weights` gives the relative share of each source; by default that is the square root of its number of frames, so
+    that small real sources are not drowned by large rendered ones.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        *,
+        sizes: Sequence[tuple[int, int]],
+        batch_size: int,
+        seed: int,
+        weights: dict[str, float] | None = None,
+        cached_frames: int = 2048,
+    ) -> None:
+        self.sizes, self.batch_size, self.seed = tuple(sizes), batch_size, seed
+        sources = shards.sources()
+        self._members = {s: np.flatnonzero([s == other for other in sources]) for s in dict.fromkeys(sources)}
+        share = np.array([(weights or {}).get(s, len(m) ** 0.5) for s, m in self._members.items()], dtype=float)
+        self._share = share / share.sum()
+        self._frame = lru_cache(maxsize=cached_frames)(shards.frame)
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step`; all its images have one of `sizes` (height, width)."""
+        rng = np.random.default_rng((self.seed, step))
+        height, width = self.sizes[rng.integers(len(self.sizes))]
+        members = list(self._members.values())
+        views, frames = [], []
+        for source in rng.choice(len(members), size=self.batch_size, p=self._share):
+            frame = self._frame(int(rng.choice(members[source])))
+            frames.append(frame)
+            views.append(random_view(frame, rng, height, width))
+        planes = [_plane(view.camera.rays()) for view in views]
+        return Batch(
+            image_B3HW=torch.from_numpy(np.stack([v.image for v in views])).permute(0, 3, 1, 2).float() / 255,
+            depth_BHW=torch.from_numpy(np.stack([v.depth for v in views])),
+            focal_B=torch.tensor([v.camera.fx / v.camera.width for v in views], dtype=torch.float32),
+            plane_BHW2=torch.from_numpy(np.stack(planes)),
+            rendered_B=torch.tensor([f.kind == "rendered" for f in frames]),
+            metric_B=torch.tensor([f.scale == "metric" for f in frames]),
+            names=tuple(f.name for f in frames),
+        )
+
+
+def _plane(rays: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(rays[..., 2:] > 0, rays[..., :2] / rays[..., 2:], np.float32(np.nan))

@@ -1,0 +1,125 @@
+"""What a user hands to a model: images in any form, cameras by one rule of priority, prompt files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metricanything.core import codecs
+from metricanything.core.camera import Camera
+from metricanything.core.errors import InputError
+from metricanything.core.files import read_json
+from metricanything.core.prediction import CameraSource
+from metricanything.core.prompt import SparsePrompt
+from metricanything.sources.common import camera_from_record, read_record, same_aspect
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image as PILImage
+
+    ImageInput = Union[str, Path, PILImage, NDArray[np.uint8], torch.Tensor]
+else:
+    ImageInput = Any
+
+
+def read_image_input(image: ImageInput, name: str = "image") -> tuple[NDArray[np.uint8], Path | None]:
+    """uint8 (H, W, 3) of a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W); and its path if it has one.
+
+    Float tensors and arrays are taken as 0..1. Raises InputError for anything else.
+    """
+    if isinstance(image, str | Path):
+        return codecs.read_image(image), Path(image)
+    if hasattr(image, "convert"):  # PIL
+        return np.asarray(image.convert("RGB")), None
+    array = image.detach().cpu().numpy() if hasattr(image, "detach") else np.asarray(image)
+    if array.ndim == 3 and array.shape[2] != 3 and array.shape[0] == 3:
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise InputError(f"{name}: an image must be (H, W, 3) or a (3, H, W) tensor, got shape {array.shape}")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise InputError(f"{name}: a float image must lie in 0..1; divide by 255 or pass uint8")
+        array = (array * 255 + 0.5).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise InputError(f"{name}: an image must be uint8 or float in 0..1, got {array.dtype}")
+    return np.ascontiguousarray(array), None
+
+
+def find_camera(
+    given: Camera | None, path: Path | None, height: int, width: int
+) -> tuple[Camera | None, CameraSource | None]:
+    """The camera of an image by the one rule: given, then the sidecar `STEM.json`, then EXIF; else (None, None).
+
+    Raises InputError when a given camera or a sidecar is for another image size or malformed.
+    """
+    if given is not None:
+        if (given.height, given.width) != (height, width):
+            raise InputError(
+                f"{path or 'image'}: the camera is for {given.width}x{given.height} pixels but the image has "
+                f"{width}x{height}; use camera.resize({width}, {height}) if it shows the same view"
+            )
+        return given, "given"
+    if path is None:
+        return None, None
+    sidecar = path.with_suffix(".json")
+    if sidecar.is_file() and isinstance(record := read_json(sidecar), dict) and "cam_in" in record:
+        return camera_from_record(record, width, height, sidecar), "sidecar"
+    focal = codecs.exif_focal_px(path)
+    if focal is not None:
+        return Camera.pinhole(focal, focal, width / 2, height / 2, width, height), "exif"
+    return None, None
+
+
+def read_camera(path: str | Path, height: int, width: int) -> Camera:
+    """The camera in a JSON file: `Camera.to_dict()`, {fx, fy, cx, cy}, or {cam_in: [fx, fy, cx, cy]}."""
+    path = Path(path)
+    camera = camera_from_record(read_record(path), width, height, path)
+    if camera is None:
+        raise InputError(f"{path}: states no camera; write {{\"cam_in\": [fx, fy, cx, cy]}} in pixels of the image")
+    return camera
+
+
+def read_prompt(path: str | Path, camera: Camera | None, *, scale: float | None = None) -> SparsePrompt:
+    """A prompt file: a depth map (.png .npy .exr .pfm), pixels (.csv with u,v,depth), or points (.ply).
+
+    Depth maps hold metres, 16-bit PNGs values per metre as they state or `scale` says. Points of a .ply are in the
+    camera frame in metres, and need the camera. Raises InputError naming the file.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".csv":
+            return _read_csv(path, camera)
+        if suffix == ".ply":
+            if camera is None:
+                raise InputError("a point cloud needs the camera it is seen by; give --camera")
+            return SparsePrompt.from_points(codecs.read_ply(path)[0], camera)
+        return SparsePrompt.from_depth(codecs.read_depth(path, scale))
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def _read_csv(path: Path, camera: Camera | None) -> SparsePrompt:
+    if camera is None:
+        raise InputError("pixels need the size of their image; give them together with an image")
+    try:
+        table = np.loadtxt(path, delimiter=",", comments="#", ndmin=2, dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as numbers ({error}); write lines of u,v,depth") from None
+    if table.shape[1] != 3:
+        raise InputError(f"has {table.shape[1]} columns; write lines of u,v,depth (pixels, pixels, metres)")
+    return SparsePrompt.from_pixels(table[:, :2], table[:, 2], (camera.height, camera.width))
+
+
+def check_prompt(prompt: SparsePrompt, height: int, width: int, name: str) -> None:
+    """Raise InputError when the prompt's grid cannot show the same view as the image."""
+    if len(prompt) == 0:
+        raise InputError(f"{name}: the prompt is empty; pass prompt=None to predict without one")
+    if not same_aspect(prompt.width, prompt.height, width, height):
+        raise InputError(
+            f"{name}: the prompt's grid is {prompt.width}x{prompt.height} but the image has {width}x{height}, "
+            "another aspect ratio; crop or pad one so that both show the same view"
+        )

@@ -1,0 +1,275 @@
+"""`load` a model and `predict`: images in, metric depth, points and camera out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metricanything.core.camera import Camera
+from metricanything.core.errors import InputError
+from metricanything.core.geometry import depth_to_points, recover_focal_shift
+from metricanything.core.prediction import CameraSource, Prediction
+from metricanything.core.prompt import SparsePrompt
+from metricanything.inference.inputs import ImageInput, check_prompt, find_camera, read_image_input
+from metricanything.models.checkpoint import load_model
+from metricanything.models.encoder import STRIDE
+from metricanything.models.registry import MODELS, ModelSpec
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+Item = TypeVar("Item")
+
+
+def load(
+    name: str | Path, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> Model:
+    """A model by registered name (bundled weights) or by the path of a checkpoint.
+
+    device: the best at hand when None. dtype: float32 when None. Raises InputError for an unknown name, a bad file, or a
+    registered model whose weights are not bundled.
+    """
+    path = Path(name)
+    if str(name) in MODELS:
+        path = WEIGHTS / f"{name}.safetensors"
+        if not path.is_file():
+            raise InputError(
+                f"{name}: this version bundles no weights for it; run `metricanything quickstart` "
+                f"and load runs/quickstart/models/{name}.safetensors"
+            )
+    elif path.suffix != ".safetensors":
+        known = ", ".join(MODELS)
+        raise InputError(f"{name}: neither a model name ({known}) nor the path of a .safetensors checkpoint")
+    network, spec, description = load_model(path)
+    record = {"model": spec.name, "weights": path.name, **description["record"]}
+    return Model(network, spec, record, device=device, dtype=dtype)
+
+
+def best_device() -> torch.device:
+    """CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One image on its way through the network."""
+
+    image: NDArray[np.uint8]
+    prompt: SparsePrompt | None
+    camera: Camera | None
+    source: CameraSource | None
+    size: tuple[int, int]
+
+
+class Model:
+    """A network with its preprocessing: what `metricanything.load` returns."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: ModelSpec,
+        record: dict[str, Any] | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> None:
+        try:
+            self.device = best_device() if device is None else torch.device(device)
+            self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
+            self.network = network.to(self.device, self.dtype).to(memory_format=torch.channels_last).eval()
+        except (RuntimeError, AttributeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"device {device} or dtype {dtype} is not available here ({reason})") from None
+        self.spec = spec
+        self.record = record or {"model": spec.name}
+
+    @overload
+    def predict(
+        self, image: list[Any], *, prompt: Any = ..., camera: Any = ..., max_side: int | None = ..., batch_size: int = ...
+    ) -> list[Prediction]: ...
+    @overload
+    def predict(
+        self,
+        image: ImageInput,
+        *,
+        prompt: SparsePrompt | None = ...,
+        camera: Camera | None = ...,
+        max_side: int | None = ...,
+        batch_size: int = ...,
+    ) -> Prediction: ...
+    def predict(
+        self,
+        image: Any,
+        *,
+        prompt: Any = None,
+        camera: Any = None,
+        max_side: int | None = None,
+        batch_size: int = 8,
+    ) -> Any:
+        """Metric depth, points, mask and camera of an image, at its own size; a list gives a list, batched.
+
+        image: path, PIL image, uint8 (H, W, 3) array or (3, H, W) tensor. prompt: `SparsePrompt` on a grid of the same
+        aspect, for the teacher. camera: of exactly this image; otherwise found by the rule given > sidecar > EXIF >
+        the model's own estimate > assumed. For lists, prompt and camera are lists too (with None inside), or None.
+        max_side: longer side of the network's input in pixels; by default what the model was trained for.
+        """
+        single = not isinstance(image, list | tuple)
+        images = [image] if single else list(image)
+        prompts = _per_image([prompt] if single and prompt is not None else prompt, len(images), "prompt")
+        cameras = _per_image([camera] if single and camera is not None else camera, len(images), "camera")
+        side = self._side(max_side)
+        items = [self._prepare(*group, side, i) for i, group in enumerate(zip(images, prompts, cameras, strict=True))]
+        results: list[Prediction | None] = [None] * len(items)
+        for group in _batches(items, batch_size):
+            for index, prediction in zip(group, self._run([items[i] for i in group]), strict=True):
+                results[index] = prediction
+        return results[0] if single else results
+
+    def _side(self, max_side: int | None) -> int:
+        side = max_side or int(self.record.get("input_side", self.spec.max_side))
+        if not STRIDE <= side <= 4096:
+            raise InputError(f"max_side must lie between {STRIDE} and 4096 pixels, got {side}")
+        return side
+
+    def _prepare(self, image: Any, prompt: SparsePrompt | None, camera: Camera | None, side: int, number: int) -> _Item:
+        array, path = read_image_input(image, f"image {number}")
+        height, width = array.shape[:2]
+        if prompt is not None:
+            if self.spec.task != "prompted-depth":
+                raise InputError(f"{self.spec.name} takes no prompt; use compact-teacher, or leave the prompt out")
+            check_prompt(prompt, height, width, str(path or f"image {number}"))
+        found, source = find_camera(camera, path, height, width)
+        return _Item(array, prompt, found, source, network_size(height, width, side))
+
+    @torch.inference_mode()
+    def _run(self, items: list[_Item]) -> list[Prediction]:
+        height, width = items[0].size
+        tensors = [torch.from_numpy(_resize(item.image, height, width)).permute(2, 0, 1) for item in items]
+        image_B3HW = torch.stack(tensors).to(self.device, self.dtype).div(255).contiguous(memory_format=torch.channels_last)
+        if self.spec.task == "points":
+            output = self.network(image_B3HW)
+            fields = (output.points_B3HW, output.mask_logit_B1HW, output.log_scale_B)
+            return [_from_points(item, *(f[i].float().cpu() for f in fields), self.record) for i, item in enumerate(items)]
+        cameras = [item.camera or _assumed_camera(item) for item in items]
+        focal_B = torch.tensor([camera.fx / camera.width for camera in cameras])
+        if any(item.prompt is not None for item in items):
+            prompt_B1HW = torch.stack([_prompt_map(item, f, height, width) for item, f in zip(items, focal_B, strict=True)])
+            output = self.network(image_B3HW, prompt_B1HW.to(self.device, self.dtype))
+        else:
+            output = self.network(image_B3HW)
+        log_c, logit = output.log_c_B1HW.float().cpu(), output.mask_logit_B1HW.float().cpu()
+        return [
+            _from_depth(item, camera, log_c[i], logit[i], float(focal_B[i]), self.record)
+            for i, (item, camera) in enumerate(zip(items, cameras, strict=True))
+        ]
+
+
+def network_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Input size (height, width) in multiples of 32 with the longer side near `side`, closest to the image's aspect."""
+    long, short = max(height, width), min(height, width)
+    top = max(round(side / STRIDE), 1)
+    candidates = []
+    for units in range(max(top - 2, 1), top + 1):
+        other = max(round(units * short / long), 1)
+        candidates.append((abs(math.log(units / other * short / long)) + 0.01 * (top - units), units, other))
+    _, units, other = min(candidates)
+    size = (units * STRIDE, other * STRIDE)
+    return size if height >= width else (size[1], size[0])
+
+
+def _per_image(value: Any, count: int, what: str) -> list[Any]:
+    if value is None:
+        return [None] * count
+    if not isinstance(value, Sequence) or len(value) != count:
+        given = len(value) if isinstance(value, Sequence) else "one"
+        raise InputError(f"{count} images need a list of {count} {what}s (with None inside where there is none), got {given}")
+    return list(value)
+
+
+def _batches(items: list[_Item], batch_size: int) -> list[list[int]]:
+    """Indices of items of one network size, at most `batch_size` together."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for index, item in enumerate(items):
+        sizes.setdefault(item.size, []).append(index)
+    return [group[i : i + batch_size] for group in sizes.values() for i in range(0, len(group), batch_size)]
+
+
+def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _prompt_map(item: _Item, focal: Tensor, height: int, width: int) -> Tensor:
+    """Canonical inverse depth of the prompt (1, H, W), 0 where there is no point."""
+    if item.prompt is None:
+        return torch.zeros(1, height, width)
+    depth = torch.from_numpy(item.prompt.rasterise(height, width))[None]
+    return torch.nan_to_num(focal / depth, nan=0.0)
+
+
+def _assumed_camera(item: _Item) -> Camera:
+    """Focal length = image width (53 degrees): the published code's default, stated in the output."""
+    height, width = item.image.shape[:2]
+    if item.prompt is None:
+        warnings.warn(
+            "no camera given, beside the image or in its EXIF: assuming a field of view of 53 degrees; "
+            "without a prompt, depth is only as good as that guess",
+            stacklevel=5,
+        )
+    return Camera.pinhole(width, width, width / 2, height / 2, width, height)
+
+
+def _record(item: _Item, record: dict[str, Any]) -> dict[str, Any]:
+    points = 0 if item.prompt is None else len(item.prompt)
+    return {"model": record, "network_size": list(item.size), "prompt_points": points}
+
+
+def _upsample(map_CHW: Tensor, item: _Item) -> NDArray[np.float32]:
+    size = item.image.shape[:2]
+    return F.interpolate(map_CHW[None], size=size, mode="bilinear", align_corners=False)[0].numpy()
+
+
+def _from_depth(
+    item: _Item, camera: Camera, log_c_1HW: Tensor, logit_1HW: Tensor, focal: float, record: dict[str, Any]
+) -> Prediction:
+    log_c = _upsample(log_c_1HW, item)[0]
+    depth = (focal * np.exp(-np.clip(log_c, -15, 15))).astype(np.float32)
+    mask = _upsample(logit_1HW, item)[0] > 0
+    points = depth_to_points(depth, camera)
+    source: CameraSource = item.source or "assumed"
+    return Prediction(depth, points, mask, camera, source, item.image, record=_record(item, record))
+
+
+def _from_points(
+    item: _Item, points_3HW: Tensor, logit_1HW: Tensor, log_scale: Tensor, record: dict[str, Any]
+) -> Prediction:
+    """Recover focal length and z-shift, make the points metric, and reproject depth through the camera."""
+    height, width = item.image.shape[:2]
+    half_diagonal = math.hypot(width, height) / 2
+    affine = np.moveaxis(_upsample(points_3HW, item), 0, 2)
+    mask = _upsample(logit_1HW, item)[0] > 0
+    known_focal = None if item.camera is None else item.camera.fx / half_diagonal
+    focal, shift = recover_focal_shift(affine, mask if mask.any() else None, known_focal)
+    camera, source = item.camera, item.source
+    if camera is None:
+        usable = math.isfinite(focal) and 0.05 < focal < 50
+        focal_px = focal * half_diagonal if usable else float(width)
+        camera = Camera.pinhole(focal_px, focal_px, width / 2, height / 2, width, height)
+        source = "model" if usable else "assumed"
+    z = affine[..., 2] + shift
+    depth = (np.maximum(z, 1e-6) * math.exp(float(log_scale))).astype(np.float32)
+    points = depth_to_points(depth, camera)
+    return Prediction(
+        depth, points, mask & (z > 0), camera, source or "assumed", item.image, record=_record(item, record)
+    )

@@ -1,0 +1,67 @@
+"""Our checkpoint layout: safetensors whose metadata names the model and its configuration."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from metricanything.core.errors import InputError
+from metricanything.core.files import atomic_path
+from metricanything.models.registry import ModelSpec, config_dict, get_spec
+
+METADATA_KEY = "metricanything"
+
+
+def save_model(path: str | Path, network: nn.Module, name: str, record: dict[str, Any] | None = None) -> None:
+    """Write the weights with everything needed to rebuild the network; `record` says how they were made."""
+    from safetensors.torch import save_file
+
+    description = {"model": name, "config": config_dict(network), "record": record or {}}
+    tensors: dict[str, Tensor] = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(description)})
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
+    """The network in evaluation mode, its registry entry and its description.
+
+    Raises InputError for a missing file, a file that is not ours, or weights that do not fit the configuration.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give a .safetensors file or a name from `metricanything models`")
+    description = _read_description(path)
+    spec = get_spec(description["model"])
+    network = spec.build(description["config"])
+    try:
+        network.load_state_dict(load_file(path), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: the weights do not fit {spec.name} ({reason}); the file may be truncated") from None
+    return network.eval(), spec, description
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """The metadata block, read from the header alone (safetensors format: u64 length, then JSON)."""
+    remedy = "give a .safetensors file written by this project"
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if not 2 <= length <= min(path.stat().st_size, 100_000_000):
+                raise InputError(f"{path}: not a safetensors file; {remedy}")
+            header = json.loads(file.read(length))
+            description = json.loads(header["__metadata__"][METADATA_KEY])
+            if not isinstance(description["model"], str) or not isinstance(description["config"], dict):
+                raise KeyError(METADATA_KEY)
+    except (struct.error, UnicodeDecodeError, json.JSONDecodeError):
+        raise InputError(f"{path}: not a safetensors file; {remedy}") from None
+    except (KeyError, TypeError):
+        raise InputError(f"{path}: does not say which model it is for; {remedy}") from None
+    return dict(description)

@@ -1,0 +1,25 @@
+"""The compact *Prompt-Free Metric Depth Map Model*: image -> canonical inverse depth."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from metricanything.models.decoder import Decoder
+from metricanything.models.encoder import CompactEncoder
+from metricanything.models.teacher import DepthConfig, DepthOutput, depth_head
+
+
+class CompactDepthMap(nn.Module):
+    """The teacher's network without its prompt path."""
+
+    prompted = False
+
+    def __init__(self, config: DepthConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = CompactEncoder(config.encoder)
+        self.decoder = Decoder(config.encoder, config.decoder, channels=2, prompted=False)
+
+    def forward(self, image_B3HW: Tensor) -> DepthOutput:
+        """RGB in [0, 1] (B, 3, H, W) -> log canonical inverse depth and mask logit."""
+        return depth_head(self.decoder(self.encoder(image_B3HW)), (image_B3HW.shape[-2], image_B3HW.shape[-1]))

@@ -1,0 +1,113 @@
+"""How a sparse metric prompt enters the decoder: a validity-aware pyramid, zero-initialised fusion, and the anchor.
+
+Everything here works in log canonical inverse depth, log C = log(f_px / (W D)), and on maps that hold a value only where
+there is a point. Such maps are never interpolated: going down, sums and counts are pooled (a masked average), and
+only the dense result of a coarser level is resized to fill what a finer level does not know (push-pull, Gortler et al.,
+The Lumigraph, 1996). Resizing a sparse map bilinearly is what breaks low-resolution prompting on truly sparse
+prompts.
+
+Shapes: B batch, H W pixels, C channels; a prompt is a value map and a mask map (B, 1, H, W), both 0 where unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class PromptLevel:
+    """A prompt at one stride: values filled in everywhere, where they were measured, and how many points there are."""
+
+    fill_B1HW: Tensor
+    mask_B1HW: Tensor
+    count_B1HW: Tensor
+
+    def channels(self) -> Tensor:
+        """(B, 3, H, W) network input: filled value, mask, log(1 + points in the cell)."""
+        return torch.cat([self.fill_B1HW, self.mask_B1HW, torch.log1p(self.count_B1HW)], dim=1)
+
+
+def push_pull(value_B1HW: Tensor, weight_B1HW: Tensor, softness: Tensor | float = 1e-3) -> list[PromptLevel]:
+    """Levels of a sparse map at strides 1, 2, 4, … down to one cell, each filled from the coarser ones.
+
+    A cell of total weight w and weighted mean m becomes (w m + softness * coarser) / (w + softness): a partition of
+    unity at every level, so that adding a constant to all values adds it to every filled value.
+    """
+    sums = [(value_B1HW * weight_B1HW, weight_B1HW)]
+    while max(sums[-1][0].shape[-2:]) > 1:
+        sums.append((_sum_pool(sums[-1][0]), _sum_pool(sums[-1][1])))
+    total, weight = sums[-1]
+    fill = total / weight.clamp_min(1e-12)
+    levels = [PromptLevel(fill, (weight > 0).to(fill), weight)]
+    for total, weight in reversed(sums[:-1]):
+        coarse = F.interpolate(fill, size=total.shape[-2:], mode="bilinear", align_corners=False)
+        fill = (total + softness * coarse) / (weight + softness)
+        levels.append(PromptLevel(fill, (weight > 0).to(fill), weight))
+    return levels[::-1]
+
+
+def _sum_pool(x_B1HW: Tensor) -> Tensor:
+    h, w = x_B1HW.shape[-2:]
+    return F.avg_pool2d(F.pad(x_B1HW, (0, w % 2, 0, h % 2)), 2) * 4
+
+
+class PromptEncoding(nn.Module):
+    """Prompt -> one `PromptLevel` per decoder stage, free of the prompt's overall scale.
+
+    The mean of the log values is taken out: what the decoder sees is the shape of the measured depth, and neither
+    the unit of the scene nor the assumed focal length (both shift log C by a constant).
+    """
+
+    def forward(self, log_c_B1HW: Tensor, mask_B1HW: Tensor, stages: int) -> list[PromptLevel]:
+        """Levels at strides 2, 4, … 2**stages."""
+        count = mask_B1HW.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
+        mean = (log_c_B1HW * mask_B1HW).sum(dim=(1, 2, 3), keepdim=True) / count
+        return push_pull((log_c_B1HW - mean) * mask_B1HW, mask_B1HW)[1 : 1 + stages]
+
+
+class PromptFusion(nn.Module):
+    """Adds a prompt level to decoder features through convolutions whose last layer starts at zero (PromptDA)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, hidden, 3, padding=1)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.out = nn.Conv2d(hidden, width, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x_BCHW: Tensor, level: PromptLevel, prompted_B111: Tensor) -> Tensor:
+        """Unprompted samples (prompted = 0) pass unchanged."""
+        return x_BCHW + prompted_B111 * self.out(F.relu(self.conv2(F.relu(self.conv1(level.channels())))))
+
+
+class PromptAnchor(nn.Module):
+    """Moves a prediction onto the measurements: log C + gain * push_pull(prompt - log C).
+
+    The gain is learned, starts at zero (an untrained model ignores the prompt) and is held in [0, 1]. At 1 the prediction
+    follows the scale of the prompt exactly, whatever the network does: multiplying all prompt depths by s, or
+    assuming another focal length, shifts the prompt by a constant, and push-pull carries constants through. `softness`
+    is learned too: how far a single point may be overruled by its surroundings.
+    """
+
+    SPEED = 20.0  # the optimiser moves a parameter by about its learning rate a step; the gain has to travel 0 -> 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw_gain = nn.Parameter(torch.zeros(()))
+        self.raw_softness = nn.Parameter(torch.tensor(-2.0))
+
+    @property
+    def gain(self) -> Tensor:
+        """Between 0 (ignores the prompt) and 1 (scale-equivariant)."""
+        return (self.SPEED * self.raw_gain).clamp(0, 1)
+
+    def forward(self, log_c_B1HW: Tensor, prompt_log_c_B1HW: Tensor, mask_B1HW: Tensor, prompted_B111: Tensor) -> Tensor:
+        """Anchored log C (B, 1, H, W)."""
+        residual = (prompt_log_c_B1HW - log_c_B1HW) * mask_B1HW
+        fill = push_pull(residual, mask_B1HW, F.softplus(self.raw_softness))[0].fill_B1HW
+        return log_c_B1HW + prompted_B111 * self.gain * fill

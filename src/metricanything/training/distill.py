@@ -1,0 +1,72 @@
+"""Prompt-free distillation: the teacher labels frames densely, students learn from images alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metricanything.core.frame import Frame
+from metricanything.core.prompt import SparsePrompt
+from metricanything.data.batches import Batch
+from metricanything.data.shards import Shards
+from metricanything.inference.predictor import Model
+from metricanything.losses.depth import mask_bce
+from metricanything.losses.points import align_scale_shift, global_points, metric_scale
+from metricanything.training.teacher import depth_terms
+
+
+def pseudo_labels(
+    teacher: Model, shards: Shards, *, max_points: int = 2000, seed: int = 0, batch_size: int = 16
+) -> Iterator[Frame]:
+    """Every frame with its depth replaced by the teacher's dense prediction, prompted by the frame's own label.
+
+    At most `max_points` of the known pixels are the prompt, drawn uniformly with a seed per frame. Sky and pixels outside
+    the teacher's mask become +inf.
+    """
+    for start in range(0, len(shards), batch_size):
+        frames = [shards.frame(i) for i in range(start, min(start + batch_size, len(shards)))]
+        prompts = [_label_prompt(frame, max_points, seed + start + i) for i, frame in enumerate(frames)]
+        predictions = teacher.predict([f.image for f in frames], prompt=prompts, camera=[f.camera for f in frames])
+        for frame, prompt, prediction in zip(frames, prompts, predictions, strict=True):
+            depth = np.where(prediction.mask, prediction.depth, np.float32(np.inf))
+            notes = {**frame.notes, "pseudo_label": {"teacher": teacher.record, "prompt_points": len(prompt)}}
+            yield dataclasses.replace(frame, depth=depth, sigma=None, notes=notes)
+
+
+def _label_prompt(frame: Frame, max_points: int, seed: int) -> SparsePrompt:
+    prompt = SparsePrompt.from_depth(frame.depth, unit="m")
+    if len(prompt) <= max_points:
+        return prompt
+    chosen = np.random.default_rng(seed).choice(len(prompt), max_points, replace=False)
+    return SparsePrompt(prompt.uv[chosen], prompt.depth[chosen], prompt.height, prompt.width)
+
+
+def depthmap_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """The teacher's loss without a prompt."""
+    return depth_terms(network(batch.image_B3HW), batch, supervised_B=batch.metric_B)
+
+
+def pointmap_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """Global affine-invariant points, log metric scale and mask; means over the batch."""
+    output = network(batch.image_B3HW)
+    depth = batch.depth_BHW[:, None]
+    rays = batch.plane_BHW2.permute(0, 3, 1, 2)
+    known = torch.isfinite(depth) & torch.isfinite(rays).all(dim=1, keepdim=True)
+    z = torch.where(known, depth, 1.0)
+    target = torch.cat([torch.where(known, rays, 0.0) * z, z], dim=1)
+    scale, shift = align_scale_shift(output.points_B3HW, target, known)
+    return {
+        "points": global_points(output.points_B3HW, target, known, scale, shift).mean(),
+        "scale": 0.1 * metric_scale(output.log_scale_B, scale, batch.metric_B).mean(),
+        "mask": 0.1 * mask_bce(output.mask_logit_B1HW, torch.isfinite(depth), ~torch.isnan(depth)).mean(),
+    }
+
+
+LOSSES: dict[str, Callable[[nn.Module, Batch, torch.Generator], dict[str, Tensor]]] = {
+    "compact-depthmap": depthmap_loss,
+    "compact-pointmap": pointmap_loss,
+}

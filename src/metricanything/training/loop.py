@@ -1,0 +1,133 @@
+"""A plain training loop: one process, checkpoints that are written atomically, resume where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from metricanything.core.errors import InputError
+from metricanything.core.files import atomic_path
+from metricanything.data.batches import Batch, Mixture
+
+Loss = Callable[[nn.Module, Batch, torch.Generator], dict[str, Tensor]]
+"""network, batch, generator for the step's randomness -> named terms; their sum is minimised."""
+
+_MAX_BAD_STEPS = 20
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast to train."""
+
+    steps: int
+    """Optimiser steps."""
+    batch_size: int = 16
+    """Images per step."""
+    sizes: tuple[tuple[int, int], ...] = ((128, 160), (96, 160), (160, 128))
+    """(height, width) of the training views, one drawn per step; multiples of 32."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup: int = 50
+    """Steps of linear warm-up."""
+    decay: float = 0.5
+    """Fraction of the steps, at the end, over which the rate falls linearly to zero."""
+    weight_decay: float = 0.01
+    """Of weight matrices and convolutions; not of biases, norms and gains."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    seed: int = 0
+    """Seeds data order, augmentation, prompts and initial weights."""
+    checkpoint_seconds: float = 20.0
+    """Time between checkpoints."""
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Warm-up, constant, linear decay."""
+    rise = (step + 1) / max(config.warmup, 1)
+    fall = (config.steps - step) / max(config.decay * config.steps, 1)
+    return config.learning_rate * min(1.0, rise, fall)
+
+
+def train(
+    network: nn.Module,
+    loss: Loss,
+    data: Mixture,
+    config: TrainConfig,
+    folder: str | Path,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[tuple[int, float]]:
+    """Train in place and return the loss curve as (step, loss); `folder/state.pt` lets an interrupted run go on.
+
+    Randomness of step k comes from (seed, k) alone. A step whose loss or gradient is not finite is skipped; too many in a
+    row raise RuntimeError with the names of the samples.
+    """
+    state_path = Path(folder) / "state.pt"
+    optimizer = torch.optim.AdamW(_parameter_groups(network, config), lr=config.learning_rate, betas=(0.9, 0.99))
+    start, curve = _resume(state_path, network, optimizer)
+    network.train()
+    bad, last_saved = 0, time.monotonic()
+    for step, batch in _prefetch(data, start, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        terms = loss(network, batch, torch.Generator().manual_seed(config.seed * 1_000_003 + step))
+        total = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        if torch.isfinite(total) and torch.isfinite(norm):
+            optimizer.step()
+            bad = 0
+        else:
+            bad += 1
+            if bad >= _MAX_BAD_STEPS:
+                raise RuntimeError(f"loss not finite {bad} steps in a row; last samples: {', '.join(batch.names)}")
+        curve.append((step, float(total.detach())))
+        if progress is not None:
+            progress(step + 1, curve[-1][1])
+        if time.monotonic() - last_saved > config.checkpoint_seconds or step + 1 == config.steps:
+            _save(state_path, network, optimizer, step + 1, curve)
+            last_saved = time.monotonic()
+    network.eval()
+    return curve
+
+
+def _parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict]:
+    decayed = [p for p in network.parameters() if p.ndim >= 2]
+    others = [p for p in network.parameters() if p.ndim < 2]
+    return [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _prefetch(data: Mixture, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
+    """Batches start … stop - 1, each made in a thread while the one before is used."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending = pool.submit(data.batch, start) if start < stop else None
+        for step in range(start, stop):
+            assert pending is not None
+            batch = pending.result()
+            pending = pool.submit(data.batch, step + 1) if step + 1 < stop else None
+            yield step, batch
+
+
+def _save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, curve: list) -> None:
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[tuple[int, float]]]:
+    if not path.exists():
+        return 0, []
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"]), [(int(s), float(v)) for s, v in state["curve"]]
+    except (RuntimeError, KeyError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot go on from this checkpoint ({reason}); delete it to start again") from None
