@@ -7,12 +7,10 @@ Every model starts with (fx, fy, cx, cy) in pixels; distortion coefficients foll
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
 from metricanything.core.errors import InputError
@@ -30,6 +28,7 @@ PARAMETERS = {
     "equirectangular": ("fx", "fy", "cx", "cy"),
 }
 _NEWTON_STEPS = 30
+_SAMPLES = 4000  # of the angle off the axis, to find where a distortion stops rising
 _CONVERGED = 1e-8  # residual on the normalised image plane; far below 1e-4 px at any real focal length
 
 
@@ -178,9 +177,10 @@ class Camera:
                 visible = z > 0
                 if self.model == "opencv":
                     (a, b), jacobian = self._distort(a, b)
-                    visible &= _positive(jacobian) & ((x / z) ** 2 + (y / z) ** 2 <= self._radial_limit())
+                    visible &= _positive(jacobian) & (np.hypot(x / z, y / z) <= self._radial_limit())
             uv = np.stack([self.fx * a + self.cx, self.fy * b + self.cy], axis=-1)
-        visible = visible & np.isfinite(uv).all(axis=-1)
+        # A point at infinity may have a finite image, but it is no measurement: sensors write inf for "no return".
+        visible = visible & np.isfinite(uv).all(axis=-1) & np.isfinite(xyz).all(axis=-1)
         return np.where(visible[..., None], uv, np.nan)
 
     def unproject(self, uv: ArrayLike) -> Array:
@@ -238,10 +238,9 @@ class Camera:
 
     def _distort(self, x: Array, y: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array, Array]]:
         """Distorted normalised coordinates and their Jacobian (dxdx, dxdy, dydx, dydy)."""
-        k1, k2, p1, p2, k3, k4, k5, k6 = self.params[4:]
+        p1, p2 = self.params[6:8]
         r2 = x * x + y * y
-        top, bottom = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
-        d_top, d_bottom = k1 + r2 * (2 * k2 + 3 * r2 * k3), k4 + r2 * (2 * k5 + 3 * r2 * k6)
+        top, bottom, d_top, d_bottom = self._radial(r2)
         radial = top / bottom
         slope = (d_top * bottom - top * d_bottom) / (bottom * bottom)  # d radial / d r2
         xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
@@ -263,19 +262,24 @@ class Camera:
                 x, y = x - (d * ex - b * ey) / det, y - (a * ey - c * ex) / det
             (fx, fy), jacobian = self._distort(x, y)
             good = (np.hypot(fx - xd, fy - yd) < _CONVERGED) & _positive(jacobian)
-            good &= x * x + y * y <= self._radial_limit()
+            good &= np.hypot(x, y) <= self._radial_limit()
         return np.where(good, x, np.nan), np.where(good, y, np.nan)
 
+    def _radial(self, r2: Array) -> tuple[Array, Array, Array, Array]:
+        """Numerator and denominator of the radial factor at a squared radius, and their derivatives by it."""
+        k1, k2, _, _, k3, k4, k5, k6 = self.params[4:]
+        top, bottom = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+        return top, bottom, k1 + r2 * (2 * k2 + 3 * r2 * k3), k4 + r2 * (2 * k5 + 3 * r2 * k6)
+
     def _radial_limit(self) -> float:
-        """Largest squared radius up to which the radial distortion rises.
+        """Largest radius, at most that of 89.9 degrees off the axis, up to which the radial distortion rises.
 
         Beyond it the polynomial may turn and rise again: points far outside the view would fall into the image a
         second time, and the sign of the local Jacobian alone does not show it.
         """
-        k1, k2, _, _, k3, k4, k5, k6 = self.params[4:]
-        s, top, bottom = Polynomial([0.0, 1.0]), Polynomial([1.0, k1, k2, k3]), Polynomial([1.0, k4, k5, k6])
-        slope = (top + 2 * s * top.deriv()) * bottom - 2 * s * top * bottom.deriv()
-        return min(_first_root(slope), _first_root(bottom))
+        r = np.tan(np.deg2rad(np.linspace(0, 89.9, _SAMPLES)))
+        top, bottom, d_top, d_bottom = self._radial(r * r)
+        return _last_rising(r, (bottom > 0) & ((top + 2 * r * r * d_top) * bottom > 2 * r * r * top * d_bottom))
 
     def _fisheye(self, theta: Array) -> tuple[Array, Array]:
         """Image radius r(theta) and its slope."""
@@ -287,8 +291,8 @@ class Camera:
 
     def _fisheye_limit(self) -> float:
         """Largest theta up to which r(theta) rises: the edge of the image circle, at most pi."""
-        k1, k2, k3, k4 = self.params[4:]
-        return min(math.pi, math.sqrt(_first_root(Polynomial([1.0, 3 * k1, 5 * k2, 7 * k3, 9 * k4]))))
+        theta = np.linspace(0, np.pi, _SAMPLES)
+        return _last_rising(theta, self._fisheye(theta)[1] > 0)
 
     def _invert_fisheye(self, radius: Array) -> Array:
         """theta of an image radius by Newton's method with bisection as a safeguard; NaN outside the image circle."""
@@ -313,7 +317,9 @@ def _positive(jacobian: tuple[Array, Array, Array, Array]) -> NDArray[np.bool_]:
     return np.asarray((a * d - b * c > 0) & (a + d > 0))
 
 
-def _first_root(polynomial: Polynomial) -> float:
-    """Smallest positive real root, inf when there is none."""
-    roots = np.atleast_1d(polynomial.trim(1e-15).roots())  # coefficients this small only make the solver overflow
-    return float(np.min(roots.real, initial=np.inf, where=(np.abs(roots.imag) < 1e-9) & (roots.real > 0)))
+def _last_rising(x: Array, rising: NDArray[np.bool_]) -> float:
+    """The last of the ascending samples `x` before the first that is not rising.
+
+    Samples, because the roots of these polynomials are lost to rounding when a high coefficient is tiny.
+    """
+    return float(x[-1] if rising.all() else x[max(int(np.argmin(rising)) - 1, 0)])

@@ -1,6 +1,6 @@
 """Pure functions between depth maps, points, pixels and cameras.
 
-Frames, units and pixel centres as in docs/conventions.md: OpenCV camera frame, metres, first pixel centre at (0.5, 0.5).
+Conventions as in docs/conventions.md: OpenCV camera frame, metres, first pixel centre at (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def depth_to_points(depth: NDArray[Any], camera: Camera) -> Float32:
 def distance_to_depth(distance: NDArray[Any], camera: Camera) -> Float32:
     """z-depth (H, W) of Euclidean distances along the rays (H, W); NaN where the ray has z <= 0."""
     z = camera.rays()[..., 2]
-    return np.where(z > 0, distance * z, np.float32(np.nan)).astype(np.float32)
+    return np.asarray(np.where(z > 0, distance * z, np.nan), dtype=np.float32)
 
 
 def depth_to_distance(depth: NDArray[Any], camera: Camera) -> Float32:
     """Euclidean distance along the rays (H, W) of a z-depth map (H, W)."""
     z = camera.rays()[..., 2]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(z > 0, depth / z, np.float32(np.nan)).astype(np.float32)
+        return np.asarray(np.where(z > 0, depth / z, np.nan), dtype=np.float32)
 
 
 def depth_to_normals(depth: NDArray[Any], camera: Camera) -> Float32:
@@ -57,6 +57,7 @@ def depth_to_normals(depth: NDArray[Any], camera: Camera) -> Float32:
         down = points[2:, 1:-1] - points[:-2, 1:-1]
         n = np.cross(down, across)
         n /= np.linalg.norm(n, axis=-1, keepdims=True)
+        n[~np.isfinite(depth[1:-1, 1:-1])] = np.nan
         away = np.sum(n * points[1:-1, 1:-1], axis=-1, keepdims=True) > 0
     normals[1:-1, 1:-1] = np.where(away, -n, n)
     return normals.astype(np.float32)
@@ -65,14 +66,15 @@ def depth_to_normals(depth: NDArray[Any], camera: Camera) -> Float32:
 def depth_edges(depth: NDArray[Any], rtol: float = 0.1) -> Bool:
     """(H, W) bool, True where the depth range in the 3x3 neighbourhood exceeds `rtol` times the depth.
 
-    Unknown and infinite neighbours count as edges (the rule MoGe uses to cut meshes, rtol 0.1).
+    Unknown and infinite pixels, and pixels beside one, count as edges (the rule MoGe uses to cut meshes, rtol 0.1).
     """
-    filled = np.where(np.isfinite(depth), depth, np.inf)
+    known = np.isfinite(depth)
+    filled = np.where(known, depth, np.inf)
     padded = np.pad(filled, 1, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))
     with np.errstate(invalid="ignore"):
         spread = windows.max(axis=(-2, -1)) - windows.min(axis=(-2, -1))
-        return ~(spread <= rtol * filled)
+        return np.asarray(~known | ~(spread <= rtol * filled))
 
 
 # ---------------------------------------------------------------- points on the pixel grid
@@ -123,19 +125,22 @@ def visible_points(
     rows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1).min(axis=-1)
     front = np.lib.stride_tricks.sliding_window_view(rows, size, axis=0).min(axis=-1)
     index, inside = pixel_index(uv, height, width)
-    return ~inside | (values <= ratio * front.reshape(-1)[index])
+    return np.asarray(~inside | (values <= ratio * front.reshape(-1)[index]))
 
 
 # ---------------------------------------------------------------- camera from a point map
 
 
-def recover_focal_shift(points: NDArray[Any], mask: Bool | None = None, focal: float | None = None) -> tuple[float, float]:
+def recover_focal_shift(
+    points: NDArray[Any], mask: Bool | None = None, focal: float | None = None
+) -> tuple[float, float]:
     """Focal length and z-shift that make an affine point map (H, W, 3) agree with its pixels.
 
     The focal length is relative to half the image diagonal, the principal point the image centre. Minimises
     the residuals f * xy / (z + shift) - uv over a 64x64 nearest subsample, f in closed form for every shift (MoGe,
-    arXiv 2410.19115, section 3.2); with `focal` given, only the shift is solved. With fewer than two usable points the
-    answer is (1, 0).
+    arXiv 2410.19115, section 3.2), from shift 0 and without bounds: nonsense points give a nonsense focal length, which
+    the caller has to check. With `focal` given, only the shift is solved. With fewer than two usable points the answer
+    is (1, 0).
     """
     from scipy.optimize import least_squares
 

@@ -45,7 +45,8 @@ class Prediction:
 
         Formats: png16 (16-bit depth with its scale stated), npy, exr, pfm (float depth in metres), ply (coloured
         points), glb (textured mesh), colour (a picture of the depth). `camera.json` is always written beside them.
-        In png16, npy, exr and pfm, pixels outside the mask are unknown (0 or NaN). Raises InputError for an unknown format.
+        In png16, npy, exr and pfm, pixels outside the mask are unknown (0 or NaN). Raises InputError for an unknown
+        format, and for a mesh of an image that shows no surface.
         """
         from metricanything.core import codecs, colour
 

@@ -62,8 +62,9 @@ class SparsePrompt:
         if len(rows) == 0:
             raise InputError("prompt: the depth map holds no measurement (all values are 0, NaN or inf)")
         uv = np.stack([columns, rows], axis=-1).astype(np.float32) + np.float32(0.5)
-        spread = None if sigma is None else np.asarray(sigma, dtype=np.float32)[rows, columns]
-        return cls(uv, metres[rows, columns], *values.shape, sigma=spread)
+        spread = _sigma(sigma, values.shape)
+        height, width = values.shape
+        return cls(uv, metres[rows, columns], height, width, None if spread is None else spread[rows, columns])
 
     @classmethod
     def from_points(
@@ -91,6 +92,7 @@ class SparsePrompt:
             if transform.shape not in ((4, 4), (3, 4)) or not np.isfinite(transform).all():
                 raise InputError(f"prompt: cam_from_points must be a finite (4, 4) matrix, got shape {transform.shape}")
             xyz = xyz @ transform[:3, :3].T + transform[:3, 3]
+        spread = _sigma(sigma, (len(xyz),))
         uv, z = camera.project(xyz), xyz[:, 2]
         with np.errstate(invalid="ignore"):
             keep = pixel_index(np.nan_to_num(uv, nan=-1.0), camera.height, camera.width)[1] & (z > 0)
@@ -103,8 +105,14 @@ class SparsePrompt:
         index = np.flatnonzero(keep)
         if remove_hidden:
             index = index[visible_points(uv[index], z[index], camera.height, camera.width)]
-        spread = None if sigma is None else np.asarray(sigma, dtype=np.float32)[index]
-        return cls(uv[index].astype(np.float32), z[index].astype(np.float32), camera.height, camera.width, spread)
+        depth = z[index].astype(np.float32)
+        return cls(
+            uv[index].astype(np.float32),
+            depth,
+            camera.height,
+            camera.width,
+            None if spread is None else spread[index],
+        )
 
     @classmethod
     def from_pixels(
@@ -124,6 +132,7 @@ class SparsePrompt:
         if pixels.ndim != 2 or pixels.shape[1] != 2 or values.shape != (len(pixels),):
             raise InputError(f"prompt: uv must be (N, 2) and depth (N,), got {pixels.shape} and {values.shape}")
         height, width = int(size[0]), int(size[1])
+        spread = _sigma(sigma, values.shape)
         metres = _to_metres(values, unit)
         keep = np.isfinite(metres) & (metres > 0)
         if not keep.any():
@@ -135,8 +144,7 @@ class SparsePrompt:
                 f"prompt: {outside} of {len(pixels)} points lie outside the {width}x{height} image; "
                 "uv is (column, row) in pixels of the image: drop them or scale them"
             )
-        spread = None if sigma is None else np.asarray(sigma, dtype=np.float32)[keep]
-        return cls(pixels[keep], metres[keep], height, width, spread)
+        return cls(pixels[keep], metres[keep], height, width, None if spread is None else spread[keep])
 
     def rasterise(self, height: int, width: int) -> NDArray[np.float32]:
         """Depth map (height, width) float32 in metres, NaN where there is no point; where several fall, the nearest.
@@ -152,12 +160,22 @@ class SparsePrompt:
         return SparsePrompt(self.uv, self.depth * np.float32(factor), self.height, self.width, sigma)
 
 
+def _sigma(sigma: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """`sigma` as float32, checked to be of the shape of the depths before anything is picked from it."""
+    if sigma is None:
+        return None
+    values = np.asarray(sigma, dtype=np.float32)
+    if values.shape != shape:
+        raise InputError(f"prompt: sigma must be {shape} like the depth, got {values.shape}")
+    return values
+
+
 def _to_metres(values: NDArray[Any], unit: Unit | None) -> NDArray[np.float32]:
     if values.dtype.kind not in "fiu":
         raise InputError(f"prompt: depths must be numbers, got {values.dtype}")
     if unit is not None and unit not in _METRES:
         raise InputError(f"prompt: unit {unit!r} is unknown; use 'm', 'cm' or 'mm'")
-    metres = values.astype(np.float32) * np.float32(_METRES[unit or "m"])
+    metres: NDArray[np.float32] = np.asarray(values, dtype=np.float32) * np.float32(_METRES[unit or "m"])
     if unit is None:
         known = values[np.isfinite(values) & (values > 0)] if values.dtype.kind == "f" else values[values > 0]
         _refuse_raw_units(known)
@@ -172,6 +190,6 @@ def _refuse_raw_units(known: NDArray[Any]) -> None:
     whole = known.dtype.kind in "iu" or bool(np.all(known == np.round(known)))
     if median > _FAR or (whole and median > 20 and known.size > 1):
         raise InputError(
-            f"prompt: depths look like millimetres, not metres (median {median:g}{', whole numbers' if whole else ''}); "
+            f"prompt: depths look like millimetres, not metres (median {median:g}{', all whole' if whole else ''}); "
             "divide by 1000, or state unit='mm' (or unit='m' if they are metres)"
         )

@@ -1,7 +1,7 @@
 """Training shards: WebDataset-compatible tar files with a JSON index beside them.
 
-A frame is `KEY.jpg` (sRGB), `KEY.depth.png` (16-bit log depth, NaN and inf kept), `KEY.sigma.png` where the source states
-one, and `KEY.json` (camera, pose, scale, kind, sensor, provenance, licence). `index.json` is written last: a
+A frame is `KEY.jpg` (sRGB), `KEY.depth.png` (16-bit log depth, NaN and inf kept), `KEY.sigma.png` where the source
+states one, and `KEY.json` (camera, pose, scale, kind, sensor, provenance, licence). `index.json` is written last: a
 folder without it is not finished.
 """
 

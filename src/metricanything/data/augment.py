@@ -27,8 +27,8 @@ class View:
 def crop_and_resize(frame: Frame, box: tuple[float, float, float, float], height: int, width: int) -> View:
     """The window `box` (left, top, right, bottom in pixels) of a frame, resampled to (height, width).
 
-    The image is area-filtered. Depth is never interpolated: dense maps take the nearest pixel, sparse ones are scattered
-    point by point with the nearest winning.
+    The image is area-filtered. Depth is never interpolated: dense maps take the nearest pixel, sparse ones are
+    scattered point by point with the nearest winning.
     """
     from PIL import Image
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image as PILImage
 
-    ImageInput = Union[str, Path, PILImage, NDArray[np.uint8], torch.Tensor]
+    ImageInput = str | Path | PILImage | NDArray[np.uint8] | torch.Tensor
 else:
     ImageInput = Any
 
@@ -78,7 +78,7 @@ def read_camera(path: str | Path, height: int, width: int) -> Camera:
     path = Path(path)
     camera = camera_from_record(read_record(path), width, height, path)
     if camera is None:
-        raise InputError(f"{path}: states no camera; write {{\"cam_in\": [fx, fy, cx, cy]}} in pixels of the image")
+        raise InputError(f'{path}: states no camera; write {{"cam_in": [fx, fy, cx, cy]}} in pixels of the image')
     return camera
 
 

@@ -34,8 +34,8 @@ def load(
 ) -> Model:
     """A model by registered name (bundled weights) or by the path of a checkpoint.
 
-    device: the best at hand when None. dtype: float32 when None. Raises InputError for an unknown name, a bad file, or a
-    registered model whose weights are not bundled.
+    device: the best at hand when None. dtype: float32 when None. Raises InputError for an unknown name, a bad file, or
+    a registered model whose weights are not bundled.
     """
     path = Path(name)
     if str(name) in MODELS:
@@ -86,7 +86,7 @@ class Model:
         try:
             self.device = best_device() if device is None else torch.device(device)
             self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
-            self.network = network.to(self.device, self.dtype).to(memory_format=torch.channels_last).eval()
+            self.network = network.to(device=self.device, dtype=self.dtype).eval()
         except (RuntimeError, AttributeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"device {device} or dtype {dtype} is not available here ({reason})") from None
@@ -95,7 +95,13 @@ class Model:
 
     @overload
     def predict(
-        self, image: list[Any], *, prompt: Any = ..., camera: Any = ..., max_side: int | None = ..., batch_size: int = ...
+        self,
+        image: list[Any],
+        *,
+        prompt: Any = ...,
+        camera: Any = ...,
+        max_side: int | None = ...,
+        batch_size: int = ...,
     ) -> list[Prediction]: ...
     @overload
     def predict(
@@ -155,15 +161,22 @@ class Model:
     def _run(self, items: list[_Item]) -> list[Prediction]:
         height, width = items[0].size
         tensors = [torch.from_numpy(_resize(item.image, height, width)).permute(2, 0, 1) for item in items]
-        image_B3HW = torch.stack(tensors).to(self.device, self.dtype).div(255).contiguous(memory_format=torch.channels_last)
+        image_B3HW = (
+            torch.stack(tensors).to(self.device, self.dtype).div(255).contiguous(memory_format=torch.channels_last)
+        )
         if self.spec.task == "points":
             output = self.network(image_B3HW)
-            fields = (output.points_B3HW, output.mask_logit_B1HW, output.log_scale_B)
-            return [_from_points(item, *(f[i].float().cpu() for f in fields), self.record) for i, item in enumerate(items)]
+            points, logit, log_scale = output.points_B3HW, output.mask_logit_B1HW, output.log_scale_B
+            return [
+                _from_points(item, points[i].float().cpu(), logit[i].float().cpu(), float(log_scale[i]), self.record)
+                for i, item in enumerate(items)
+            ]
         cameras = [item.camera or _assumed_camera(item) for item in items]
         focal_B = torch.tensor([camera.fx / camera.width for camera in cameras])
         if any(item.prompt is not None for item in items):
-            prompt_B1HW = torch.stack([_prompt_map(item, f, height, width) for item, f in zip(items, focal_B, strict=True)])
+            prompt_B1HW = torch.stack(
+                [_prompt_map(item, f, height, width) for item, f in zip(items, focal_B, strict=True)]
+            )
             output = self.network(image_B3HW, prompt_B1HW.to(self.device, self.dtype))
         else:
             output = self.network(image_B3HW)
@@ -192,7 +205,9 @@ def _per_image(value: Any, count: int, what: str) -> list[Any]:
         return [None] * count
     if not isinstance(value, Sequence) or len(value) != count:
         given = len(value) if isinstance(value, Sequence) else "one"
-        raise InputError(f"{count} images need a list of {count} {what}s (with None inside where there is none), got {given}")
+        raise InputError(
+            f"{count} images need a list of {count} {what}s (with None inside where there is none), got {given}"
+        )
     return list(value)
 
 
@@ -252,7 +267,7 @@ def _from_depth(
 
 
 def _from_points(
-    item: _Item, points_3HW: Tensor, logit_1HW: Tensor, log_scale: Tensor, record: dict[str, Any]
+    item: _Item, points_3HW: Tensor, logit_1HW: Tensor, log_scale: float, record: dict[str, Any]
 ) -> Prediction:
     """Recover focal length and z-shift, make the points metric, and reproject depth through the camera."""
     height, width = item.image.shape[:2]
@@ -268,7 +283,7 @@ def _from_points(
         camera = Camera.pinhole(focal_px, focal_px, width / 2, height / 2, width, height)
         source = "model" if usable else "assumed"
     z = affine[..., 2] + shift
-    depth = (np.maximum(z, 1e-6) * math.exp(float(log_scale))).astype(np.float32)
+    depth = (np.maximum(z, 1e-6) * math.exp(log_scale)).astype(np.float32)
     points = depth_to_points(depth, camera)
     return Prediction(
         depth, points, mask & (z > 0), camera, source or "assumed", item.image, record=_record(item, record)

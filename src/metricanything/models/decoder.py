@@ -58,11 +58,16 @@ class Decoder(nn.Module):
 
     def forward(
         self, features: list[Tensor], levels: list[PromptLevel] | None = None, prompted_B111: Tensor | None = None
-    ) -> Tensor:
-        """`features` and `levels` are at strides 2, 4, 8, 16 and 32; the result (B, channels, H/2, W/2)."""
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`features` and `levels` are at strides 2, 4, 8, 16 and 32.
+
+        Returns the output maps (B, channels, H/2, W/2) and the decoder features at strides 2, 4, 8 and 16.
+        """
         x = features[-1]
         if self.fusion32 is not None and levels is not None and prompted_B111 is not None:
             x = self.fusion32(x, levels[-1], prompted_B111)
+        pyramid = []
         for i in reversed(range(len(self.stages))):
             x = self.stages[i](x, features[i], None if levels is None else levels[i], prompted_B111)
-        return self.head(x)
+            pyramid.append(x)
+        return self.head(x), pyramid[::-1]

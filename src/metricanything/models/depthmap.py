@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from metricanything.models.decoder import Decoder
 from metricanything.models.encoder import CompactEncoder
-from metricanything.models.teacher import DepthConfig, DepthOutput, depth_head
+from metricanything.models.teacher import LOG_C_START, DepthConfig, DepthOutput, depth_output
 
 
 class CompactDepthMap(nn.Module):
@@ -22,4 +22,5 @@ class CompactDepthMap(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> DepthOutput:
         """RGB in [0, 1] (B, 3, H, W) -> log canonical inverse depth and mask logit."""
-        return depth_head(self.decoder(self.encoder(image_B3HW)), (image_B3HW.shape[-2], image_B3HW.shape[-1]))
+        raw, _ = self.decoder(self.encoder(image_B3HW))
+        return depth_output(raw[:, :1] + LOG_C_START, raw[:, 1:], (image_B3HW.shape[-2], image_B3HW.shape[-1]))

@@ -93,6 +93,8 @@ class CompactEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         w2, w4, w8, w16 = config.widths
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.stem = nn.Conv2d(3 + 2, w2, 3, stride=2, padding=1)

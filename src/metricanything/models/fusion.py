@@ -1,7 +1,7 @@
 """How a sparse metric prompt enters the decoder: a validity-aware pyramid, zero-initialised fusion, and the anchor.
 
-Everything here works in log canonical inverse depth, log C = log(f_px / (W D)), and on maps that hold a value only where
-there is a point. Such maps are never interpolated: going down, sums and counts are pooled (a masked average), and
+Everything here works in log canonical inverse depth, log C = log(f_px / (W D)), and on maps that hold a value only
+where there is a point. Such maps are never interpolated: going down, sums and counts are pooled (a masked average), and
 only the dense result of a coarser level is resized to fill what a finer level does not know (push-pull, Gortler et al.,
 The Lumigraph, 1996). Resizing a sparse map bilinearly is what breaks low-resolution prompting on truly sparse
 prompts.
@@ -11,6 +11,7 @@ Shapes: B batch, H W pixels, C channels; a prompt is a value map and a mask map 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,28 +32,58 @@ class PromptLevel:
         return torch.cat([self.fill_B1HW, self.mask_B1HW, torch.log1p(self.count_B1HW)], dim=1)
 
 
-def push_pull(value_B1HW: Tensor, weight_B1HW: Tensor, softness: Tensor | float = 1e-3) -> list[PromptLevel]:
-    """Levels of a sparse map at strides 1, 2, 4, … down to one cell, each filled from the coarser ones.
+def push_pull(
+    value_B1HW: Tensor,
+    weight_B1HW: Tensor,
+    softness: Tensor | float = 1e-3,
+    affinities: Sequence[Tensor] = (),
+) -> list[PromptLevel]:
+    """Levels of a sparse map at strides 1, 2, 4, … down to one cell, each filled from the next coarser one.
 
     A cell of total weight w and weighted mean m becomes (w m + softness * coarser) / (w + softness): a partition of
-    unity at every level, so that adding a constant to all values adds it to every filled value.
+    unity at every level, so that adding a constant to all values adds it to every filled value. `affinities[i]`
+    (B, 9, H_i, W_i) guides how level i takes from its 3x3 coarser neighbours; without one, that is bilinear.
     """
     sums = [(value_B1HW * weight_B1HW, weight_B1HW)]
     while max(sums[-1][0].shape[-2:]) > 1:
-        sums.append((_sum_pool(sums[-1][0]), _sum_pool(sums[-1][1])))
+        sums.append((sum_pool(sums[-1][0]), sum_pool(sums[-1][1])))
     total, weight = sums[-1]
     fill = total / weight.clamp_min(1e-12)
     levels = [PromptLevel(fill, (weight > 0).to(fill), weight)]
-    for total, weight in reversed(sums[:-1]):
-        coarse = F.interpolate(fill, size=total.shape[-2:], mode="bilinear", align_corners=False)
+    for i in reversed(range(len(sums) - 1)):
+        total, weight = sums[i]
+        if i < len(affinities):
+            coarse = guided_upsample(fill, affinities[i])
+        else:
+            coarse = F.interpolate(fill, size=total.shape[-2:], mode="bilinear", align_corners=False)
         fill = (total + softness * coarse) / (weight + softness)
         levels.append(PromptLevel(fill, (weight > 0).to(fill), weight))
     return levels[::-1]
 
 
-def _sum_pool(x_B1HW: Tensor) -> Tensor:
+def sum_pool(x_B1HW: Tensor) -> Tensor:
+    """Sums over 2x2 cells; odd sides are padded with zeros."""
     h, w = x_B1HW.shape[-2:]
     return F.avg_pool2d(F.pad(x_B1HW, (0, w % 2, 0, h % 2)), 2) * 4
+
+
+def guided_upsample(coarse_B1HW: Tensor, affinity_B9HW: Tensor) -> Tensor:
+    """Double the resolution; every pixel is a convex combination of its 3x3 coarser neighbours.
+
+    Weights are softmax(affinity + log bilinear): zero affinities give (nearly) bilinear upsampling, learned ones stop
+    at object borders. Convex upsampling is RAFT's (Teed and Deng, ECCV 2020).
+    """
+    b, _, h, w = coarse_B1HW.shape
+    neighbours = F.unfold(F.pad(coarse_B1HW, (1, 1, 1, 1), mode="replicate"), 3).view(b, 9, h, 1, w, 1)
+    logits = affinity_B9HW.view(b, 9, h, 2, w, 2) + _log_bilinear(affinity_B9HW).view(9, 1, 2, 1, 2)
+    return (logits.softmax(dim=1) * neighbours).sum(dim=1).view(b, 1, 2 * h, 2 * w)
+
+
+def _log_bilinear(like: Tensor) -> Tensor:
+    """(3, 3, 2, 2): log weight of each coarser neighbour for the four pixels of a cell, floored to stay learnable."""
+    first = torch.tensor([[0.25, 0.0], [0.75, 0.75], [0.0, 0.25]], dtype=like.dtype, device=like.device)
+    weights = first[:, None, :, None] * first[None, :, None, :]
+    return weights.clamp_min(1e-3).log()
 
 
 class PromptEncoding(nn.Module):
@@ -69,6 +100,13 @@ class PromptEncoding(nn.Module):
         return push_pull((log_c_B1HW - mean) * mask_B1HW, mask_B1HW)[1 : 1 + stages]
 
 
+def zero_initialised(layer: nn.Module) -> nn.Module:
+    """The layer with all its parameters set to zero: it adds nothing until it is trained."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 class PromptFusion(nn.Module):
     """Adds a prompt level to decoder features through convolutions whose last layer starts at zero (PromptDA)."""
 
@@ -76,9 +114,7 @@ class PromptFusion(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, hidden, 3, padding=1)
         self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self.out = nn.Conv2d(hidden, width, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = zero_initialised(nn.Conv2d(hidden, width, 1))
 
     def forward(self, x_BCHW: Tensor, level: PromptLevel, prompted_B111: Tensor) -> Tensor:
         """Unprompted samples (prompted = 0) pass unchanged."""
@@ -86,28 +122,34 @@ class PromptFusion(nn.Module):
 
 
 class PromptAnchor(nn.Module):
-    """Moves a prediction onto the measurements: log C + gain * push_pull(prompt - log C).
+    """Moves a prediction onto the measurements: log C + gain * push_pull(prompt - log C), guided by decoder features.
 
-    The gain is learned, starts at zero (an untrained model ignores the prompt) and is held in [0, 1]. At 1 the prediction
-    follows the scale of the prompt exactly, whatever the network does: multiplying all prompt depths by s, or
-    assuming another focal length, shifts the prompt by a constant, and push-pull carries constants through. `softness`
-    is learned too: how far a single point may be overruled by its surroundings.
+    The gain is learned, starts at zero (an untrained model ignores the prompt) and is held in [0, 1]. At 1 the
+    prediction follows the scale of the prompt exactly, whatever the network does: multiplying all prompt depths by s,
+    or assuming another focal length, shifts the prompt by a constant, and push-pull carries constants through.
+    `softness` is learned too: how far a single point may be overruled by its surroundings.
     """
 
     SPEED = 20.0  # the optimiser moves a parameter by about its learning rate a step; the gain has to travel 0 -> 1
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.raw_gain = nn.Parameter(torch.zeros(()))
         self.raw_softness = nn.Parameter(torch.tensor(-2.0))
+        self.affinities = nn.ModuleList(zero_initialised(nn.Conv2d(width, 9, 1)) for width in widths)
 
     @property
     def gain(self) -> Tensor:
         """Between 0 (ignores the prompt) and 1 (scale-equivariant)."""
         return (self.SPEED * self.raw_gain).clamp(0, 1)
 
-    def forward(self, log_c_B1HW: Tensor, prompt_log_c_B1HW: Tensor, mask_B1HW: Tensor, prompted_B111: Tensor) -> Tensor:
-        """Anchored log C (B, 1, H, W)."""
-        residual = (prompt_log_c_B1HW - log_c_B1HW) * mask_B1HW
-        fill = push_pull(residual, mask_B1HW, F.softplus(self.raw_softness))[0].fill_B1HW
-        return log_c_B1HW + prompted_B111 * self.gain * fill
+    def forward(
+        self, log_c_B1hw: Tensor, prompt_log_c_B1HW: Tensor, mask_B1HW: Tensor, features: list[Tensor]
+    ) -> Tensor:
+        """Anchored log C at stride 2, where `log_c` and the first of `features` (strides 2, 4, …) live."""
+        count = sum_pool(mask_B1HW)
+        mean = sum_pool(prompt_log_c_B1HW * mask_B1HW) / count.clamp_min(1)
+        residual = (mean - log_c_B1hw) * (count > 0)
+        affinities = [head(x) for head, x in zip(self.affinities, features, strict=True)]
+        fill = push_pull(residual, count, F.softplus(self.raw_softness), affinities)[0].fill_B1HW
+        return log_c_B1hw + self.gain * fill

@@ -1,4 +1,4 @@
-"""The compact *Prompt-Free Metric Point Map Model*: image -> affine point map, mask and metric scale (MoGe-2's outputs)."""
+"""The compact *Prompt-Free Metric Point Map Model*: image -> affine points, mask, metric scale."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CompactPointMap(nn.Module):
         """
         features = self.encoder(image_B3HW)
         h, w = image_B3HW.shape[-2:]
-        raw = F.interpolate(self.decoder(features), size=(h, w), mode="bilinear", align_corners=False)
+        raw = F.interpolate(self.decoder(features)[0], size=(h, w), mode="bilinear", align_corners=False)
         z = raw[:, 2:3].exp()
         points = torch.cat([(raw[:, :2] + uv_grid(h, w, raw)) * z, z], dim=1)
         return PointOutput(points, raw[:, 3:], self.scale(features[-1].mean(dim=(2, 3)))[:, 0])

@@ -31,10 +31,10 @@ class DepthOutput:
     mask_logit_B1HW: Tensor
 
 
-def depth_head(raw_B2hw: Tensor, size: tuple[int, int]) -> DepthOutput:
-    """Resize the two head channels to the image (bilinear; they are dense) and name them."""
-    raw = F.interpolate(raw_B2hw, size=size, mode="bilinear", align_corners=False)
-    return DepthOutput(raw[:, :1] + LOG_C_START, raw[:, 1:])
+def depth_output(log_c_B1hw: Tensor, mask_logit_B1hw: Tensor, size: tuple[int, int]) -> DepthOutput:
+    """The two output maps resized from stride 2 to the image (bilinear; they are dense)."""
+    log_c = F.interpolate(log_c_B1hw, size=size, mode="bilinear", align_corners=False)
+    return DepthOutput(log_c, F.interpolate(mask_logit_B1hw, size=size, mode="bilinear", align_corners=False))
 
 
 class CompactTeacher(nn.Module):
@@ -48,7 +48,7 @@ class CompactTeacher(nn.Module):
         self.encoder = CompactEncoder(config.encoder)
         self.encoding = PromptEncoding()
         self.decoder = Decoder(config.encoder, config.decoder, channels=2, prompted=True)
-        self.anchor = PromptAnchor()
+        self.anchor = PromptAnchor(config.decoder.widths)
 
     def forward(self, image_B3HW: Tensor, prompt_c_B1HW: Tensor | None = None) -> DepthOutput:
         """RGB in [0, 1] and the prompt as canonical inverse depth C > 0 at measured pixels, 0 elsewhere.
@@ -58,10 +58,12 @@ class CompactTeacher(nn.Module):
         features = self.encoder(image_B3HW)
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
         if prompt_c_B1HW is None:
-            return depth_head(self.decoder(features), size)
+            raw, _ = self.decoder(features)
+            return depth_output(raw[:, :1] + LOG_C_START, raw[:, 1:], size)
         mask = (prompt_c_B1HW > 0).to(image_B3HW)
-        log_c = torch.where(prompt_c_B1HW > 0, prompt_c_B1HW, 1.0).log()
+        prompt_log_c = torch.where(prompt_c_B1HW > 0, prompt_c_B1HW, 1.0).log()
         prompted = mask.amax(dim=(1, 2, 3), keepdim=True)
-        levels = self.encoding(log_c, mask, stages=len(features))
-        output = depth_head(self.decoder(features, levels, prompted), size)
-        return DepthOutput(self.anchor(output.log_c_B1HW, log_c, mask, prompted), output.mask_logit_B1HW)
+        levels = self.encoding(prompt_log_c, mask, stages=len(features))
+        raw, pyramid = self.decoder(features, levels, prompted)
+        log_c = self.anchor(raw[:, :1] + LOG_C_START, prompt_log_c, mask, pyramid)
+        return depth_output(log_c, raw[:, 1:], size)

@@ -26,7 +26,7 @@ class LidarLines:
 
     def draw(self, depth_BHW: Tensor, generator: torch.Generator) -> Tensor:
         """bool (B, H, W): the pixels hit by a beam whose depth is known."""
-        b, h, w = depth_BHW.shape
+        _, h, w = depth_BHW.shape
         mask_BHW = torch.zeros(depth_BHW.shape, dtype=torch.bool, device=depth_BHW.device)
         for mask_HW in mask_BHW:
             n = round(log_uniform(*self.lines, generator))

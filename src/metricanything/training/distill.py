@@ -24,8 +24,8 @@ def pseudo_labels(
 ) -> Iterator[Frame]:
     """Every frame with its depth replaced by the teacher's dense prediction, prompted by the frame's own label.
 
-    At most `max_points` of the known pixels are the prompt, drawn uniformly with a seed per frame. Sky and pixels outside
-    the teacher's mask become +inf.
+    At most `max_points` of the known pixels are the prompt, drawn uniformly with a seed per frame. Sky and pixels
+    outside the teacher's mask become +inf.
     """
     for start in range(0, len(shards), batch_size):
         frames = [shards.frame(i) for i in range(start, min(start + batch_size, len(shards)))]

@@ -64,8 +64,8 @@ def train(
 ) -> list[tuple[int, float]]:
     """Train in place and return the loss curve as (step, loss); `folder/state.pt` lets an interrupted run go on.
 
-    Randomness of step k comes from (seed, k) alone. A step whose loss or gradient is not finite is skipped; too many in a
-    row raise RuntimeError with the names of the samples.
+    Randomness of step k comes from (seed, k) alone. A step whose loss or gradient is not finite is skipped; too many
+    in a row raise RuntimeError with the names of the samples.
     """
     state_path = Path(folder) / "state.pt"
     optimizer = torch.optim.AdamW(_parameter_groups(network, config), lr=config.learning_rate, betas=(0.9, 0.99))

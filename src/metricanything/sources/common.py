@@ -1,0 +1,125 @@
+"""What every reader shares: listing then loading, bad items, camera records and provenance files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from metricanything.core.camera import Camera
+from metricanything.core.errors import InputError
+from metricanything.core.files import read_json
+from metricanything.core.frame import Frame
+
+#: Called with the one-line message of an item that cannot be read; the reader then goes on with the next item.
+OnError = Callable[[str], None]
+Item = TypeVar("Item")
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def load_each(
+    items: Sequence[Item], load: Callable[[Item], Frame], on_error: OnError | None, *, path: Path, expected: str
+) -> Iterator[Frame]:
+    """Frames of `items`, each loaded only when it is asked for.
+
+    An item whose `load` raises InputError is passed to `on_error` as a message and skipped; without `on_error` the
+    error is raised. Raises InputError at once, naming the `expected` layout, when there are no items.
+    """
+    if not items:
+        raise InputError(f"no frames found in {path}; expected {expected}")
+
+    def frames() -> Iterator[Frame]:
+        for item in items:
+            try:
+                frame = load(item)
+            except InputError as error:
+                if on_error is None:
+                    raise
+                on_error(str(error))
+            else:
+                yield frame
+
+    return frames()
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files below `folder` at any depth, sorted by path."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def read_dataset_record(*folders: Path) -> dict[str, Any]:
+    """The first `dataset.json` found in `folders`, or an empty record.
+
+    It says what a raw format cannot: `source` (a name) and `licence` (terms of the data) are known to every reader.
+    """
+    for folder in folders:
+        if (folder / "dataset.json").is_file():
+            return read_record(folder / "dataset.json")
+    return {}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON file that holds one object; raises InputError otherwise."""
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: must hold a JSON object {{...}}, got {type(record).__name__}")
+    return record
+
+
+def camera_from_record(record: dict[str, Any], width: int, height: int, where: Path) -> Camera | None:
+    """The camera of an image of `width` x `height` pixels from a JSON record, or None when it states none.
+
+    Three forms: `Camera.to_dict()`; `{"fx", "fy", "cx", "cy"}`; `{"cam_in": [fx, fy, cx, cy]}`. The first pixel centre
+    is (0.5, 0.5) unless the record says `"pixel_centre": 0`, as the tools do that count pixel centres from 0. A stated
+    `width` and `height` of the same aspect ratio are scaled to the image; raises InputError for another aspect ratio.
+    """
+    try:
+        if "model" in record:
+            camera = Camera.from_dict(record)
+        else:
+            values = record["cam_in"] if "cam_in" in record else [record.get(k) for k in ("fx", "fy", "cx", "cy")]
+            if all(v is None for v in values):
+                return None
+            fx, fy, cx, cy = (float(str(v)) for v in values)
+            size = record.get("width") or width, record.get("height") or height
+            camera = Camera.pinhole(fx, fy, cx, cy, *size)
+        half = 0.5 - float(record.get("pixel_centre", 0.5))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: camera needs fx, fy, cx, cy as numbers; correct the file") from None
+    if half not in (0.0, 0.5):
+        raise InputError(f"{where}: pixel_centre must be 0 or 0.5 (the first pixel's centre), got {0.5 - half}")
+    camera = camera.crop(-half, -half, camera.width, camera.height)
+    if (camera.width, camera.height) == (width, height):
+        return camera
+    if not same_aspect(camera.width, camera.height, width, height):
+        raise InputError(
+            f"{where}: camera is for {camera.width}x{camera.height} pixels but the image has {width}x{height}, "
+            "another aspect ratio; give the camera of the cropped image"
+        )
+    return camera.resize(width, height)
+
+
+def same_aspect(width: int, height: int, other_width: int, other_height: int) -> bool:
+    """Whether two sizes show the same view: equal aspect ratio up to the rounding of the smaller one to pixels."""
+    return abs(width * other_height - height * other_width) <= max(other_width, other_height)
+
+
+def require_file(path: Path, remedy: str) -> Path:
+    """`path` if it is a file, else InputError with the remedy."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {remedy}")
+    return path
+
+
+def require_size(path: Path, pixels: NDArray[Any], width: int, height: int, what: str) -> None:
+    """Raise InputError naming the file unless its `pixels` (H, W, ...) have the size of `what`."""
+    if pixels.shape[:2] != (height, width):
+        raise InputError(
+            f"{path}: has {pixels.shape[1]}x{pixels.shape[0]} pixels but {what} has {width}x{height}; "
+            "give the files that belong together"
+        )

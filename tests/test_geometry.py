@@ -1,0 +1,239 @@
+"""Geometry: depth, points and normals agree with each other and with brute force; focal and shift are recovered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metricanything.core import geometry
+from metricanything.core.camera import Camera
+
+examples = settings(deadline=None, max_examples=40, derandomize=True)
+
+PINHOLE = Camera.pinhole(60.0, 62.0, 31.0, 25.0, 64, 48)
+FISHEYE = Camera.kannala_brandt(20.0, 20.0, 32.0, 24.0, 64, 48, distortion=(0.01, 0.0, 0.0, 0.0))
+BARREL = Camera.opencv(60.0, 60.0, 32.0, 24.0, 64, 48, distortion=(-0.1, 0.02, 1e-3, -1e-3))
+PANORAMA = Camera.equirectangular(64, 48)
+CAMERAS = {"pinhole": PINHOLE, "fisheye": FISHEYE, "barrel": BARREL, "panorama": PANORAMA}
+
+
+def wavy_depth(camera: Camera, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.5, 80, (camera.height, camera.width)).astype(np.float32)
+
+
+# ---------------------------------------------------------------- depth and points
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_points_of_a_depth_map_project_back_to_their_pixels(name: str) -> None:
+    camera, depth = CAMERAS[name], wavy_depth(CAMERAS[name])
+    points = geometry.depth_to_points(depth, camera)
+    assert points.dtype == np.float32
+    forward = camera.unproject(camera.pixel_grid())[..., 2] > 1e-3
+    np.testing.assert_allclose(points[forward][:, 2], depth[forward], rtol=1e-6)
+    np.testing.assert_allclose(camera.project(points)[forward], camera.pixel_grid()[forward], atol=2e-3)
+    sideways = camera.rays()[..., 2] <= 0
+    assert np.isnan(points[sideways]).all()
+    assert sideways.any() == (name in ("panorama", "fisheye"))
+
+
+def test_pinhole_points_are_the_textbook_formula() -> None:
+    depth = wavy_depth(PINHOLE)
+    u, v = np.arange(64) + 0.5, np.arange(48)[:, None] + 0.5
+    expected = np.stack([(u - 31) / 60 * depth, (v - 25) / 62 * depth, depth], axis=-1)
+    np.testing.assert_allclose(geometry.depth_to_points(depth, PINHOLE), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_unknown_and_infinite_depth_stay_so_in_points() -> None:
+    depth = wavy_depth(PINHOLE)
+    depth[3, 4], depth[5, 6] = np.nan, np.inf
+    points = geometry.depth_to_points(depth, PINHOLE)
+    assert np.isnan(points[3, 4]).all()
+    assert np.isposinf(points[5, 6]).all()
+    assert np.isfinite(points).all(axis=-1).sum() == depth.size - 2
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_distance_is_the_length_of_the_point(name: str) -> None:
+    camera, depth = CAMERAS[name], wavy_depth(CAMERAS[name])
+    distance = geometry.depth_to_distance(depth, camera)
+    forward = camera.rays()[..., 2] > 0
+    length = np.linalg.norm(geometry.depth_to_points(depth, camera).astype(np.float64), axis=-1)
+    np.testing.assert_allclose(distance[forward], length[forward], rtol=1e-5)
+    np.testing.assert_allclose(geometry.distance_to_depth(distance, camera)[forward], depth[forward], rtol=1e-5)
+    assert np.isnan(distance[~forward]).all()
+
+
+@examples
+@given(st.tuples(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5)), st.floats(1, 20), st.sampled_from(["pinhole", "barrel"]))
+def test_normals_of_a_plane(tilt: tuple[float, float], away: float, name: str) -> None:
+    """The plane n . x = n . (0, 0, away), seen from its front."""
+    camera, normal = CAMERAS[name], np.array([*tilt, -1.0]) / np.linalg.norm([*tilt, 1.0])
+    rays = camera.unproject(camera.pixel_grid())
+    slope = rays @ normal
+    depth = np.where(slope < -0.2, normal[2] * away / slope * rays[..., 2], np.nan).astype(np.float32)
+    normals = geometry.depth_to_normals(depth, camera)
+    known = np.isfinite(normals).all(axis=-1)
+    assert known.sum() > 0.5 * depth.size
+    np.testing.assert_allclose(normals[known], np.broadcast_to(normal, (known.sum(), 3)), atol=2e-3)
+    border = np.ones_like(known)
+    border[1:-1, 1:-1] = False
+    assert not known[border].any()
+
+
+def test_normals_face_the_camera_and_respect_unknown_neighbours() -> None:
+    depth = wavy_depth(PINHOLE)
+    depth[10, 10] = np.nan
+    normals, points = geometry.depth_to_normals(depth, PINHOLE), geometry.depth_to_points(depth, PINHOLE)
+    known = np.isfinite(normals).all(axis=-1)
+    towards = np.sum(normals[known].astype(np.float64) * points[known], axis=-1) / points[known][:, 2]
+    assert (towards <= 1e-5).all()
+    np.testing.assert_allclose(np.linalg.norm(normals[known], axis=-1), 1, atol=1e-5)
+    assert not known[[9, 11, 10, 10, 10], [10, 10, 9, 11, 10]].any()  # its neighbours and the pixel itself
+
+
+def test_edges_are_where_the_depth_jumps() -> None:
+    depth = np.full((9, 12), 2.0, np.float32)
+    depth[:, 6:] = 4.0
+    np.testing.assert_array_equal(np.nonzero(geometry.depth_edges(depth).any(axis=0))[0], [5, 6])
+    assert geometry.depth_edges(depth)[:, 5:7].all()
+    assert not geometry.depth_edges(depth, rtol=1.1).any()
+    ramp = 2.0 * 1.02 ** np.arange(12) * np.ones((9, 1))
+    assert not geometry.depth_edges(ramp).any()
+    for hole in (np.nan, np.inf):
+        holed = np.full((9, 12), 2.0, np.float32)
+        holed[4, 4] = hole
+        ring = np.zeros((9, 12), bool)
+        ring[3:6, 3:6] = True
+        known = np.isfinite(holed)
+        np.testing.assert_array_equal(geometry.depth_edges(holed)[known], ring[known])
+
+
+# ---------------------------------------------------------------- points on the grid
+
+
+@st.composite
+def scattered(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Points in and around a small image, several to a pixel, some without a usable depth."""
+    height, width, n = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    uv = rng.uniform(-2, 11, (n, 2))
+    whole = rng.random(n) < 0.2
+    uv[whole] = np.round(uv[whole])  # exactly on pixel borders
+    depth = rng.uniform(0.1, 50, n).astype(np.float32)
+    bad = rng.random(n) < 0.2
+    depth[bad] = rng.choice([0, -1, np.nan, np.inf], int(bad.sum()))
+    return uv, depth, height, width
+
+
+@examples
+@given(scattered())
+def test_scatter_min_is_the_loop(case: tuple[np.ndarray, np.ndarray, int, int]) -> None:
+    uv, depth, height, width = case
+    expected = np.full((height, width), np.nan, np.float32)
+    for (u, v), d in zip(uv, depth, strict=True):
+        if 0 <= u <= width and 0 <= v <= height and np.isfinite(d) and d > 0:
+            row, column = min(int(v), height - 1), min(int(u), width - 1)
+            expected[row, column] = np.fmin(expected[row, column], d)
+    np.testing.assert_array_equal(geometry.scatter_min(uv, depth, height, width), expected)
+
+
+@examples
+@given(scattered())
+def test_scatter_min_does_not_depend_on_the_order(case: tuple[np.ndarray, np.ndarray, int, int]) -> None:
+    uv, depth, height, width = case
+    order = np.random.default_rng(0).permutation(len(depth))
+    np.testing.assert_array_equal(
+        geometry.scatter_min(uv, depth, height, width), geometry.scatter_min(uv[order], depth[order], height, width)
+    )
+
+
+def test_points_far_outside_or_nowhere_are_left_out() -> None:
+    uv = [[1e30, 1], [-1e30, 1], [np.nan, 1], [1, np.inf], [-1e-9, 1], [1, 1]]
+    index, inside = geometry.pixel_index(uv, 3, 4)
+    assert inside.tolist() == [False] * 5 + [True]
+    assert index[-1] == 5
+    grid = geometry.scatter_min(uv, np.arange(1, 7), 3, 4)
+    assert np.isfinite(grid).sum() == 1
+    assert grid[1, 1] == 6
+
+
+@examples
+@given(scattered(), st.integers(0, 3))
+def test_visible_points_is_the_loop(case: tuple[np.ndarray, np.ndarray, int, int], radius: int) -> None:
+    uv, depth, height, width = case
+    usable = np.isfinite(depth) & (depth > 0)
+    uv, depth = uv[usable], depth[usable]
+    inside = (uv >= 0).all(1) & (uv <= (width, height)).all(1)
+    cell = np.minimum(np.floor(uv), (width - 1, height - 1))
+    expected = []
+    for i in range(len(depth)):
+        close = inside & (np.abs(cell - cell[i]) <= radius).all(1)
+        expected.append(not inside[i] or depth[i] <= np.float32(1.15 * depth[close].min()))
+    result = geometry.visible_points(uv, depth, height, width, radius=radius, ratio=1.15)
+    assert result.tolist() == expected
+
+
+def test_points_behind_a_nearer_plane_are_hidden() -> None:
+    """A near fence over the left half; the far wall is seen at the right, and hidden between the pickets."""
+    u, v = (a.ravel() for a in np.meshgrid(np.arange(100) + 0.5, np.arange(60) + 0.5))
+    wall = np.stack([u, v], axis=-1)
+    fence = wall[(u < 50) & (u % 4 < 1)]
+    uv, depth = np.concatenate([wall, fence]), np.concatenate([np.full(len(wall), 20.0), np.full(len(fence), 5.0)])
+    visible = geometry.visible_points(uv, depth, 60, 100)
+    assert visible[len(wall) :].all()
+    assert not visible[: len(wall)][u < 48].any()
+    assert visible[: len(wall)][u > 53].all()
+
+
+def test_a_slanted_surface_does_not_hide_itself() -> None:
+    u, v = (a.ravel() for a in np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5))
+    ground = 1.6 * 80 / (v + 20)  # a road below a camera at 1.6 m
+    assert geometry.visible_points(np.stack([u, v], axis=-1), ground, 60, 80).all()
+
+
+# ---------------------------------------------------------------- focal length and shift
+
+
+def affine_cloud(focal: float, shift: float, height: int, width: int, seed: int) -> np.ndarray:
+    """Points that a camera of this relative focal length sees at their pixels, with z (1 to 6) too small by `shift`."""
+    z = np.random.default_rng(seed).uniform(1, 6, (height, width))
+    xy = geometry.view_plane_uv(height, width) / focal * z[..., None]
+    return np.concatenate([xy, (z - shift)[..., None]], axis=-1).astype(np.float32)
+
+
+@examples
+@given(st.floats(0.5, 4), st.floats(-2, 0.8), st.integers(10, 150), st.integers(10, 150), st.integers(0, 99))
+def test_focal_and_shift_are_recovered(focal: float, shift: float, height: int, width: int, seed: int) -> None:
+    points = affine_cloud(focal, shift, height, width, seed)
+    found = geometry.recover_focal_shift(points)
+    np.testing.assert_allclose(found, (focal, shift), rtol=5e-3, atol=5e-3)
+    f, s = geometry.recover_focal_shift(points, focal=focal)
+    assert f == pytest.approx(focal)
+    assert s == pytest.approx(shift, abs=5e-3)
+
+
+def test_masked_and_unknown_points_do_not_count() -> None:
+    points = affine_cloud(1.3, 0.7, 64, 48, 0)
+    mask = np.ones((64, 48), bool)
+    points[:20] = 1e3
+    mask[:20] = False
+    points[30:35] = np.nan
+    points[40] = np.inf
+    np.testing.assert_allclose(geometry.recover_focal_shift(points, mask), (1.3, 0.7), atol=5e-3)
+
+
+def test_too_few_points_give_the_neutral_answer() -> None:
+    points = np.full((8, 8, 3), np.nan, np.float32)
+    assert geometry.recover_focal_shift(points) == (1.0, 0.0)
+    assert geometry.recover_focal_shift(points, focal=2.0) == (2.0, 0.0)
+    assert geometry.recover_focal_shift(affine_cloud(1, 0, 8, 8, 0), np.zeros((8, 8), bool)) == (1.0, 0.0)
+
+
+def test_view_plane_is_in_half_diagonals() -> None:
+    uv = geometry.view_plane_uv(30, 40)
+    assert uv.shape == (30, 40, 2)
+    np.testing.assert_allclose(uv[0, 0], [(0.5 - 20) / 25, (0.5 - 15) / 25], rtol=1e-6)
+    np.testing.assert_allclose(uv + uv[::-1, ::-1], 0, atol=1e-6)

@@ -1,0 +1,188 @@
+"""Readers of raw formats: one test over all of them, and real data; see also test_sources_formats.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from source_fixtures import FIXTURES, FRAMES, HEIGHT, WIDTH, require
+
+from metricanything import samples, sources
+from metricanything.core.codecs import read_depth
+from metricanything.core.errors import InputError
+from metricanything.core.frame import Frame
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the shared development data is not beside the repository"
+)
+FROM_FILES = [name for name, reader in sources.READERS.items() if reader.needs_path]
+
+
+@pytest.fixture
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """A data set of the parametrised kind and its folder."""
+    kind: str = request.param
+    require(kind)
+    root = tmp_path / "data"
+    root.mkdir()
+    FIXTURES[kind].build(root)
+    return kind, root
+
+
+def read_all(kind: str, root: Path, **options: Any) -> list[Frame]:
+    path = root if sources.READERS[kind].needs_path else None
+    return list(sources.read(kind, path, **{**FIXTURES[kind].options, **options}))
+
+
+# ---------------------------------------------------------------- every reader
+
+
+def test_every_reader_has_a_fixture_and_says_what_it_is() -> None:
+    assert set(FIXTURES) == set(sources.READERS)
+    for name, reader in sources.READERS.items():
+        assert reader.name == name and reader.description and reader.licence and reader.url
+
+
+def test_registry_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, metricanything.sources as s; assert s.READERS;"
+        "print([m for m in ('torch', 'pycolmap', 'scipy', 'OpenEXR', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("made", list(sources.READERS), indirect=True)
+def test_frames_of_every_reader(made: tuple[str, Path]) -> None:
+    kind, root = made
+    frames = read_all(kind, root)
+    assert len(frames) == FRAMES
+    assert len({f.name for f in frames}) == FRAMES
+    for frame in frames:
+        assert isinstance(frame, Frame)
+        assert frame.image.shape == (HEIGHT, WIDTH, 3)
+        assert frame.valid.any()
+        assert frame.source and frame.licence
+        assert (frame.scale == "metric") == sources.READERS[kind].metric
+
+
+@pytest.mark.parametrize("made", FROM_FILES, indirect=True)
+def test_frames_are_loaded_one_by_one(made: tuple[str, Path]) -> None:
+    kind, root = made
+    frames = sources.read(kind, root, **FIXTURES[kind].options)
+    next(frames)
+    for image in FIXTURES[kind].images(root):
+        image.unlink()
+    with pytest.raises(InputError):
+        next(frames)
+
+
+def test_generator_streams() -> None:
+    frame = next(sources.read("procedural", count=10**6, width=WIDTH, height=HEIGHT))
+    assert frame.width == WIDTH
+
+
+@pytest.mark.parametrize("made", FROM_FILES, indirect=True)
+@pytest.mark.parametrize("damage", ["image", "depth"])
+def test_bad_item_is_reported_and_skipped(made: tuple[str, Path], damage: str) -> None:
+    kind, root = made
+    fixture = FIXTURES[kind]
+    names = [f.name for f in read_all(kind, root)]
+    if damage == "image":
+        image = fixture.images(root)[1]
+        image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    else:
+        assert fixture.bad_depth is not None
+        fixture.bad_depth(root)
+    problems: list[str] = []
+    assert [f.name for f in read_all(kind, root, on_error=problems.append)] == [names[0], names[2]]
+    assert len(problems) == 1 and "\n" not in problems[0] and "1." in problems[0]  # names the file
+    with pytest.raises(InputError) as error:
+        read_all(kind, root)
+    assert str(error.value) == problems[0]
+
+
+@pytest.mark.parametrize("kind", FROM_FILES)
+def test_empty_missing_and_unknown(kind: str, tmp_path: Path) -> None:
+    require(kind)
+    with pytest.raises(InputError, match=r"expected|no such file"):
+        sources.read(kind, tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        sources.read(kind, tmp_path / "absent")
+    with pytest.raises(InputError, match="give a path"):
+        sources.read(kind)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        sources.read(kind, tmp_path / "file")
+    with pytest.raises(InputError, match="no option bogus"):
+        sources.read(kind, tmp_path, bogus=1)
+
+
+def test_unknown_kind_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="folder, colmap, tum"):
+        sources.read("nope", ".")
+
+
+# ---------------------------------------------------------------- real data
+
+
+@needs_shared
+def test_colmap_of_a_real_kitchen() -> None:
+    require("colmap")
+    root = SHARED / "raw/colmap_7scenes"
+    ratios, n = [], 0
+    frames = sources.read("colmap", root / "sparse_metric/0", images=str(root / "images"), metric=True)
+    for frame in frames:
+        truth = read_depth(SHARED / "train/tsdf_7scenes" / frame.name / "depth.png", 1000.0)  # 400x300, images 640x480
+        v, u = np.nonzero(frame.valid)
+        reference = truth[v * truth.shape[0] // frame.height, u * truth.shape[1] // frame.width]
+        ratios.append(frame.depth[v, u] / reference)
+        n += 1
+    assert n == 63
+    assert np.nanmedian(np.concatenate(ratios)) == pytest.approx(0.986, abs=0.002)
+
+
+@needs_shared
+def test_folder_reads_the_shared_frames() -> None:
+    names = ["slambook_icl/1", "promptda/example", "opencalib/calib"]
+    frames = {n: list(sources.read("folder", SHARED / "validation" / n, fov_x=65)) for n in names}
+    assert all(len(f) == 1 for f in frames.values())
+    tof = frames["promptda/example"][0]
+    assert (tof.width, tof.sensor, tof.valid.sum()) == (1280, "tof", 256 * 192)
+    assert frames["opencalib/calib"][0].sensor == "lidar" and frames["slambook_icl/1"][0].kind == "rendered"
+
+
+#: sample -> (frames, name of one frame, its valid depths, their median in metres)
+GOLDEN = {
+    "colmap_hospital": (28, "000093", 260, 1.5493),
+    "tum_desk": (2, "tum_desk/1.000000", 204859, 1.5020),
+    "lidar_street": (1, "2020_01_01_drive_0001_sync/image_02/0000000000", 9102, 22.9911),
+    "heldout": (7, "posecnn_ycb/000001", 224197, 0.9640),
+}
+
+
+@pytest.mark.parametrize("name", samples.SAMPLES)
+def test_bundled_samples(name: str) -> None:
+    require(samples.SAMPLES[name])
+    frames = {f.name: f for f in sources.read(samples.SAMPLES[name], samples.path(name))}
+    count, frame, valid, median = GOLDEN[name]
+    assert len(frames) == count
+    depth = frames[frame].depth[frames[frame].valid]
+    assert depth.size == valid
+    assert np.median(depth) == pytest.approx(median, abs=1e-3)
+    assert all(f.scale == "metric" and f.licence != "not stated" for f in frames.values())
+
+
+def test_samples_are_small_and_attributed() -> None:
+    root = samples.path("heldout").parent
+    size = sum(f.stat().st_size for f in root.rglob("*") if f.is_file() and f.suffix != ".pyc")
+    assert size < 4_500_000
+    attribution = (root / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert all(f"`{name}" in attribution for name in samples.SAMPLES)
+    with pytest.raises(InputError, match="colmap_hospital, tum_desk"):
+        samples.path("nope")
