@@ -1,0 +1,90 @@
+"""The command line: a thin mirror of the Python API, one module per verb, imported when it is used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+VERBS = {
+    "quickstart": "the whole method, small, on real input, with a report to look at",
+    "predict": "metric depth, points and camera of images, with or without a sparse prompt",
+    "ingest": "raw 3D data of one format -> training shards",
+    "models": "the registered models: size, task, licence, weights",
+    "doctor": "check this installation and say what to do where something is missing",
+}
+_DEBUG = "METRICANYTHING_DEBUG"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb and exit: 0 done, 2 input that cannot be used, 1 a failure of ours, 130 interrupted."""
+    # Two busy-waiting thread teams on few cores cost far more than waking up; read by OpenMP when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    from metricanything import __version__
+    from metricanything.core.errors import InputError
+
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage(), file=sys.stdout)
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"metricanything {__version__}")
+        return 0
+    verb, *rest = arguments
+    try:
+        if verb not in VERBS:
+            raise InputError(f"no verb {verb!r}; use one of {', '.join(VERBS)}")
+        return _parse_and_call(verb, rest)
+    except InputError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where it can", 130)
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(f"{where}the disk is full; free some space and run the same command again", 2)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _fail(f"{where}no permission to write or read here; choose another place", 2)
+        return _unexpected(error)
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _parse_and_call(verb: str, arguments: list[str]) -> int:
+    import tyro
+
+    function: Callable[..., int] = getattr(import_module(f"metricanything.cli.{verb}"), verb)
+    return tyro.cli(function, args=arguments, prog=f"metricanything {verb}", config=(tyro.conf.FlagConversionOff,))
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  metricanything {verb.ljust(width)}  {text}" for verb, text in VERBS.items()]
+    return "\n".join(
+        [
+            "Metric depth from noisy, heterogeneous 3D data.",
+            "",
+            *lines,
+            "",
+            "`metricanything VERB --help` explains one.",
+        ]
+    )
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get(_DEBUG):
+        raise error
+    reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    return _fail(f"internal error ({reason}); set {_DEBUG}=1 to see where, and please report it", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code

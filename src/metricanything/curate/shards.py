@@ -40,6 +40,8 @@ def write_shards(
     pending: list[Frame] = []
 
     def flush() -> None:
+        # An older index would no longer fit the shards, should this run be interrupted.
+        (folder / INDEX).unlink(missing_ok=True)
         name = f"shard-{len(shards):06d}.tar"
         entries.extend(_write_shard(folder / name, pending, first=len(entries), shard=len(shards)))
         shards.append(name)

@@ -59,7 +59,8 @@ def random_view(frame: Frame, rng: np.random.Generator, height: int, width: int)
     crop_height = crop_width / aspect
     left = rng.uniform(0, frame.width - crop_width)
     top = rng.uniform(0, max(frame.height - crop_height, 0))
-    view = crop_and_resize(frame, (left, top, left + crop_width, min(top + crop_height, frame.height)), height, width)
+    right, bottom = min(left + crop_width, frame.width), min(top + crop_height, frame.height)
+    view = crop_and_resize(frame, (left, top, right, bottom), height, width)
     image, depth, camera = view.image, view.depth, view.camera
     if rng.random() < 0.5:
         image, depth, camera = image[:, ::-1], depth[:, ::-1], camera.flip()

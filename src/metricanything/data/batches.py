@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metricanything.core.errors import InputError
 from metricanything.data.augment import random_view
 from metricanything.data.shards import Shards
 
@@ -47,7 +48,7 @@ class Mixture:
     """A weighted mixture of the sources in a shard folder.
 
     `weights` gives the relative share of each source; by default that is the square root of its number of frames, so
-    that small real sources are not drowned by large rendered ones.
+    that small real sources are not drowned by large rendered ones. Raises InputError for weights of unknown sources.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class Mixture:
         sources = shards.sources()
         self._members = {s: np.flatnonzero([s == other for other in sources]) for s in dict.fromkeys(sources)}
         share = np.array([(weights or {}).get(s, len(m) ** 0.5) for s, m in self._members.items()], dtype=float)
+        if not set(weights or {}) <= set(self._members) or not (share >= 0).all() or not share.sum() > 0:
+            raise InputError(f"mixture weights {weights} must be >= 0, for sources among {', '.join(self._members)}")
         self._share = share / share.sum()
         self._frame = lru_cache(maxsize=cached_frames)(shards.frame)
 

@@ -26,8 +26,11 @@ class Shards:
         if not index.is_file():
             raise InputError(f"{self.folder}: no index.json; not a shard folder, or its writing was interrupted")
         content = read_json(index)
-        self._shards: list[str] = content["shards"]
-        self._frames: list[dict] = content["frames"]
+        try:
+            self._shards: list[str] = list(content["shards"])
+            self._frames: list[dict] = list(content["frames"])
+        except (KeyError, TypeError):
+            raise InputError(f"{index}: lists no shards and frames; write the shards again") from None
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -44,28 +47,33 @@ class Shards:
         """Decode frame `number`; raises InputError, naming the shard, when its bytes are damaged."""
         entry = self._frames[number]
         path = self.folder / self._shards[entry["shard"]]
-        data: dict[str, bytes] = {}
-        with open(path, "rb") as file:
-            for suffix, (offset, size) in entry["members"].items():
-                file.seek(offset)
-                data[suffix] = file.read(size)
         where = f"{path}:{entry['name']}"
+        data: dict[str, bytes] = {}
         try:
-            record = json.loads(data["json"])
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            raise InputError(f"{where}: damaged record; write the shards again") from None
-        pose, sigma = record["world_from_cam"], data.get("sigma.png")
-        return Frame(
-            name=record["name"],
-            image=codecs.decode_image(data["jpg"], where),
-            depth=codecs.decode_depth_log_png(data["depth.png"], where),
-            camera=Camera.from_dict(record["camera"]),
-            kind=record["kind"],
-            sensor=record["sensor"],
-            source=record["source"],
-            licence=record["licence"],
-            scale=record["scale"],
-            world_from_cam=None if pose is None else np.asarray(pose, dtype=np.float64),
-            sigma=None if sigma is None else codecs.decode_depth_log_png(sigma, where),
-            notes=record["notes"],
-        )
+            with open(path, "rb") as file:
+                for suffix, (offset, size) in entry["members"].items():
+                    file.seek(offset)
+                    data[suffix] = file.read(size)
+            return _decode(data, where)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            reason = str(error).removeprefix(f"{where}: ")
+            raise InputError(f"{where}: damaged ({reason}); write the shards again") from None
+
+
+def _decode(data: dict[str, bytes], where: str) -> Frame:
+    record = json.loads(data["json"])
+    pose, sigma = record["world_from_cam"], data.get("sigma.png")
+    return Frame(
+        name=record["name"],
+        image=codecs.decode_image(data["jpg"], where),
+        depth=codecs.decode_depth_log_png(data["depth.png"], where),
+        camera=Camera.from_dict(record["camera"]),
+        kind=record["kind"],
+        sensor=record["sensor"],
+        source=record["source"],
+        licence=record["licence"],
+        scale=record["scale"],
+        world_from_cam=None if pose is None else np.asarray(pose, dtype=np.float64),
+        sigma=None if sigma is None else codecs.decode_depth_log_png(sigma, where),
+        notes=record["notes"],
+    )

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from metricanything.core import codecs
 from metricanything.core.camera import Camera
+from metricanything.core.codecs.reading import reading
 from metricanything.core.errors import InputError
 from metricanything.core.files import read_json
+from metricanything.core.geometry import pixel_index
 from metricanything.core.prediction import CameraSource
 from metricanything.core.prompt import SparsePrompt
 from metricanything.sources.common import camera_from_record, read_record, same_aspect
@@ -32,9 +34,12 @@ def read_image_input(image: ImageInput, name: str = "image") -> tuple[NDArray[np
     """
     if isinstance(image, str | Path):
         return codecs.read_image(image), Path(image)
-    if hasattr(image, "convert"):  # PIL
-        return np.asarray(image.convert("RGB")), None
-    array = image.detach().cpu().numpy() if hasattr(image, "detach") else np.asarray(image)
+    if hasattr(image, "convert"):
+        return _read_pil(image, name), None
+    if hasattr(image, "detach"):  # a tensor; numpy knows no bfloat16
+        image = image.detach().cpu()
+        image = image.float().numpy() if image.is_floating_point() else image.numpy()
+    array = np.asarray(image)
     if array.ndim == 3 and array.shape[2] != 3 and array.shape[0] == 3:
         array = np.moveaxis(array, 0, 2)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
@@ -48,6 +53,16 @@ def read_image_input(image: ImageInput, name: str = "image") -> tuple[NDArray[np
     return np.ascontiguousarray(array), None
 
 
+def _read_pil(image: PILImage, name: str) -> NDArray[np.uint8]:
+    """Upright uint8 (H, W, 3), as `read_image` gives for its file; Pillow may decode the file only now."""
+    from PIL import ImageOps
+
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"{name}: a PIL image of mode {image.mode} has no 8-bit colours; give its path, or convert it")
+    with reading(name, "image"):
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+
+
 def find_camera(
     given: Camera | None, path: Path | None, height: int, width: int
 ) -> tuple[Camera | None, CameraSource | None]:
@@ -56,6 +71,8 @@ def find_camera(
     Raises InputError when a given camera or a sidecar is for another image size or malformed.
     """
     if given is not None:
+        if not isinstance(given, Camera):
+            raise InputError(f"{path or 'image'}: the camera must be a Camera, got {type(given).__name__}")
         if (given.height, given.width) != (height, width):
             raise InputError(
                 f"{path or 'image'}: the camera is for {given.width}x{given.height} pixels but the image has "
@@ -66,7 +83,9 @@ def find_camera(
         return None, None
     sidecar = path.with_suffix(".json")
     if sidecar.is_file() and isinstance(record := read_json(sidecar), dict) and "cam_in" in record:
-        return camera_from_record(record, width, height, sidecar), "sidecar"
+        camera = camera_from_record(record, width, height, sidecar)
+        if camera is not None:
+            return camera, "sidecar"
     focal = codecs.exif_focal_px(path)
     if focal is not None:
         return Camera.pinhole(focal, focal, width / 2, height / 2, width, height), "exif"
@@ -82,17 +101,20 @@ def read_camera(path: str | Path, height: int, width: int) -> Camera:
     return camera
 
 
-def read_prompt(path: str | Path, camera: Camera | None, *, scale: float | None = None) -> SparsePrompt:
+def read_prompt(
+    path: str | Path, size: tuple[int, int], camera: Camera | None = None, *, scale: float | None = None
+) -> SparsePrompt:
     """A prompt file: a depth map (.png .npy .exr .pfm), pixels (.csv with u,v,depth), or points (.ply).
 
-    Depth maps hold metres, 16-bit PNGs values per metre as they state or `scale` says. Points of a .ply are in the
-    camera frame in metres, and need the camera. Raises InputError naming the file.
+    Depth maps hold metres, 16-bit PNGs values per metre as they state or `scale` says. Pixels are those of the image of
+    `size` (height, width). Points of a .ply are in the camera frame in metres, and need the camera. Raises InputError
+    naming the file.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     try:
         if suffix == ".csv":
-            return _read_csv(path, camera)
+            return _read_csv(path, size)
         if suffix == ".ply":
             if camera is None:
                 raise InputError("a point cloud needs the camera it is seen by; give --camera")
@@ -102,20 +124,23 @@ def read_prompt(path: str | Path, camera: Camera | None, *, scale: float | None 
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
-def _read_csv(path: Path, camera: Camera | None) -> SparsePrompt:
-    if camera is None:
-        raise InputError("pixels need the size of their image; give them together with an image")
+def _read_csv(path: Path, size: tuple[int, int]) -> SparsePrompt:
     try:
         table = np.loadtxt(path, delimiter=",", comments="#", ndmin=2, dtype=np.float64)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as numbers ({error}); write lines of u,v,depth") from None
     if table.shape[1] != 3:
         raise InputError(f"has {table.shape[1]} columns; write lines of u,v,depth (pixels, pixels, metres)")
-    return SparsePrompt.from_pixels(table[:, :2], table[:, 2], (camera.height, camera.width))
+    return SparsePrompt.from_pixels(table[:, :2], table[:, 2], size)
 
 
 def check_prompt(prompt: SparsePrompt, height: int, width: int, name: str) -> None:
-    """Raise InputError when the prompt's grid cannot show the same view as the image."""
+    """Raise InputError unless this is a prompt with points, all on its grid, and the grid shows the image's view."""
+    if not isinstance(prompt, SparsePrompt):
+        raise InputError(
+            f"{name}: the prompt must be a SparsePrompt, got {type(prompt).__name__}; make one with "
+            "SparsePrompt.from_depth, from_points or from_pixels"
+        )
     if len(prompt) == 0:
         raise InputError(f"{name}: the prompt is empty; pass prompt=None to predict without one")
     if not same_aspect(prompt.width, prompt.height, width, height):
@@ -123,3 +148,6 @@ def check_prompt(prompt: SparsePrompt, height: int, width: int, name: str) -> No
             f"{name}: the prompt's grid is {prompt.width}x{prompt.height} but the image has {width}x{height}, "
             "another aspect ratio; crop or pad one so that both show the same view"
         )
+    outside = int((~pixel_index(prompt.uv, prompt.height, prompt.width)[1]).sum())
+    if outside:
+        raise InputError(f"{name}: {outside} of {len(prompt)} prompt points lie outside the prompt's grid; drop them")

@@ -25,7 +25,6 @@ from metricanything.models.checkpoint import load_model
 from metricanything.models.encoder import STRIDE
 from metricanything.models.registry import MODELS, ModelSpec
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
 Item = TypeVar("Item")
 
 
@@ -39,7 +38,7 @@ def load(
     """
     path = Path(name)
     if str(name) in MODELS:
-        path = WEIGHTS / f"{name}.safetensors"
+        path = MODELS[str(name)].weights_path()
         if not path.is_file():
             raise InputError(
                 f"{name}: this version bundles no weights for it; run `metricanything quickstart` "
@@ -61,8 +60,8 @@ def best_device() -> torch.device:
 
 
 @dataclass(frozen=True)
-class _Item:
-    """One image on its way through the network."""
+class Prepared:
+    """One image, read and checked, on its way through the network."""
 
     image: NDArray[np.uint8]
     prompt: SparsePrompt | None
@@ -87,7 +86,7 @@ class Model:
             self.device = best_device() if device is None else torch.device(device)
             self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
             self.network = network.to(device=self.device, dtype=self.dtype).eval()
-        except (RuntimeError, AttributeError, AssertionError) as error:
+        except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"device {device} or dtype {dtype} is not available here ({reason})") from None
         self.spec = spec
@@ -133,32 +132,49 @@ class Model:
         images = [image] if single else list(image)
         prompts = _per_image([prompt] if single and prompt is not None else prompt, len(images), "prompt")
         cameras = _per_image([camera] if single and camera is not None else camera, len(images), "camera")
-        side = self._side(max_side)
-        items = [self._prepare(*group, side, i) for i, group in enumerate(zip(images, prompts, cameras, strict=True))]
-        results: list[Prediction | None] = [None] * len(items)
-        for group in _batches(items, batch_size):
-            for index, prediction in zip(group, self._run([items[i] for i in group]), strict=True):
-                results[index] = prediction
+        items = [
+            self.prepare(*inputs, max_side=max_side, name=f"image {i}")
+            for i, inputs in enumerate(zip(images, prompts, cameras, strict=True))
+        ]
+        results = self.predict_prepared(items, batch_size)
         return results[0] if single else results
 
-    def _side(self, max_side: int | None) -> int:
-        side = max_side or int(self.record.get("input_side", self.spec.max_side))
-        if not STRIDE <= side <= 4096:
-            raise InputError(f"max_side must lie between {STRIDE} and 4096 pixels, got {side}")
-        return side
-
-    def _prepare(self, image: Any, prompt: SparsePrompt | None, camera: Camera | None, side: int, number: int) -> _Item:
-        array, path = read_image_input(image, f"image {number}")
+    def prepare(
+        self,
+        image: ImageInput,
+        prompt: SparsePrompt | None = None,
+        camera: Camera | None = None,
+        *,
+        max_side: int | None = None,
+        name: str = "image",
+    ) -> Prepared:
+        """Read and check one input; everything that can be wrong with it raises InputError here, before computing."""
+        array, path = read_image_input(image, name)
         height, width = array.shape[:2]
         if prompt is not None:
             if self.spec.task != "prompted-depth":
                 raise InputError(f"{self.spec.name} takes no prompt; use compact-teacher, or leave the prompt out")
-            check_prompt(prompt, height, width, str(path or f"image {number}"))
+            check_prompt(prompt, height, width, str(path or name))
         found, source = find_camera(camera, path, height, width)
-        return _Item(array, prompt, found, source, network_size(height, width, side))
+        return Prepared(array, prompt, found, source, network_size(height, width, self._side(max_side)))
+
+    def predict_prepared(self, items: Sequence[Prepared], batch_size: int = 8) -> list[Prediction]:
+        """Predictions of prepared inputs, in order; those of one network size go through it together."""
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        results: dict[int, Prediction] = {}
+        for group in _batches(items, batch_size):
+            results.update(zip(group, self._run([items[i] for i in group]), strict=True))
+        return [results[i] for i in range(len(items))]
+
+    def _side(self, max_side: int | None) -> int:
+        side = int(self.record.get("input_side", self.spec.max_side)) if max_side is None else max_side
+        if not STRIDE <= side <= 4096:
+            raise InputError(f"max_side must lie between {STRIDE} and 4096 pixels, got {side}")
+        return side
 
     @torch.inference_mode()
-    def _run(self, items: list[_Item]) -> list[Prediction]:
+    def _run(self, items: list[Prepared]) -> list[Prediction]:
         height, width = items[0].size
         tensors = [torch.from_numpy(_resize(item.image, height, width)).permute(2, 0, 1) for item in items]
         image_B3HW = (
@@ -211,7 +227,7 @@ def _per_image(value: Any, count: int, what: str) -> list[Any]:
     return list(value)
 
 
-def _batches(items: list[_Item], batch_size: int) -> list[list[int]]:
+def _batches(items: Sequence[Prepared], batch_size: int) -> list[list[int]]:
     """Indices of items of one network size, at most `batch_size` together."""
     sizes: dict[tuple[int, int], list[int]] = {}
     for index, item in enumerate(items):
@@ -225,7 +241,7 @@ def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _prompt_map(item: _Item, focal: Tensor, height: int, width: int) -> Tensor:
+def _prompt_map(item: Prepared, focal: Tensor, height: int, width: int) -> Tensor:
     """Canonical inverse depth of the prompt (1, H, W), 0 where there is no point."""
     if item.prompt is None:
         return torch.zeros(1, height, width)
@@ -233,7 +249,7 @@ def _prompt_map(item: _Item, focal: Tensor, height: int, width: int) -> Tensor:
     return torch.nan_to_num(focal / depth, nan=0.0)
 
 
-def _assumed_camera(item: _Item) -> Camera:
+def _assumed_camera(item: Prepared) -> Camera:
     """Focal length = image width (53 degrees): the published code's default, stated in the output."""
     height, width = item.image.shape[:2]
     if item.prompt is None:
@@ -245,18 +261,18 @@ def _assumed_camera(item: _Item) -> Camera:
     return Camera.pinhole(width, width, width / 2, height / 2, width, height)
 
 
-def _record(item: _Item, record: dict[str, Any]) -> dict[str, Any]:
+def _record(item: Prepared, record: dict[str, Any]) -> dict[str, Any]:
     points = 0 if item.prompt is None else len(item.prompt)
     return {"model": record, "network_size": list(item.size), "prompt_points": points}
 
 
-def _upsample(map_CHW: Tensor, item: _Item) -> NDArray[np.float32]:
+def _upsample(map_CHW: Tensor, item: Prepared) -> NDArray[np.float32]:
     size = item.image.shape[:2]
     return F.interpolate(map_CHW[None], size=size, mode="bilinear", align_corners=False)[0].numpy()
 
 
 def _from_depth(
-    item: _Item, camera: Camera, log_c_1HW: Tensor, logit_1HW: Tensor, focal: float, record: dict[str, Any]
+    item: Prepared, camera: Camera, log_c_1HW: Tensor, logit_1HW: Tensor, focal: float, record: dict[str, Any]
 ) -> Prediction:
     log_c = _upsample(log_c_1HW, item)[0]
     depth = (focal * np.exp(-np.clip(log_c, -15, 15))).astype(np.float32)
@@ -267,7 +283,7 @@ def _from_depth(
 
 
 def _from_points(
-    item: _Item, points_3HW: Tensor, logit_1HW: Tensor, log_scale: float, record: dict[str, Any]
+    item: Prepared, points_3HW: Tensor, logit_1HW: Tensor, log_scale: float, record: dict[str, Any]
 ) -> Prediction:
     """Recover focal length and z-shift, make the points metric, and reproject depth through the camera."""
     height, width = item.image.shape[:2]
@@ -278,10 +294,11 @@ def _from_points(
     focal, shift = recover_focal_shift(affine, mask if mask.any() else None, known_focal)
     camera, source = item.camera, item.source
     if camera is None:
-        usable = math.isfinite(focal) and 0.05 < focal < 50
-        focal_px = focal * half_diagonal if usable else float(width)
-        camera = Camera.pinhole(focal_px, focal_px, width / 2, height / 2, width, height)
-        source = "model" if usable else "assumed"
+        if math.isfinite(focal) and 0.05 < focal < 50:
+            focal_px = focal * half_diagonal
+            camera, source = Camera.pinhole(focal_px, focal_px, width / 2, height / 2, width, height), "model"
+        else:
+            camera, source = _assumed_camera(item), "assumed"
     z = affine[..., 2] + shift
     depth = (np.maximum(z, 1e-6) * math.exp(log_scale)).astype(np.float32)
     points = depth_to_points(depth, camera)

@@ -1,6 +1,7 @@
 """Losses on point maps known up to scale and z-shift (MoGe, arXiv 2410.19115; MoGe-2, arXiv 2507.02546).
 
-Points are (B, 3, H, W) in the camera frame, masks bool (B, 1, H, W); losses are per image (B,).
+Points are (B, 3, H, W) in the camera frame, masks bool (B, 1, H, W); losses are per image (B,). Points may be anything,
+NaN and inf too, where the mask is False.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ def align_scale_shift(points: Tensor, target: Tensor, mask: Tensor) -> tuple[Ten
     gradient.
     """
     weight = (mask / torch.where(mask, target[:, 2:], 1.0).clamp_min(1e-3)).square()
+    points, target = torch.where(mask, points, 0.0), torch.where(mask, target, 0.0)
     pp = (weight * points.square()).sum(dim=(1, 2, 3))
-    pq = (weight * points * torch.where(mask, target, 0.0)).sum(dim=(1, 2, 3))
+    pq = (weight * points * target).sum(dim=(1, 2, 3))
     w = weight.sum(dim=(1, 2, 3))
     pz = (weight * points[:, 2:]).sum(dim=(1, 2, 3))
-    qz = (weight * torch.where(mask, target[:, 2:], 0.0)).sum(dim=(1, 2, 3))
+    qz = (weight * target[:, 2:]).sum(dim=(1, 2, 3))
     determinant = pp * w - pz * pz
     good = determinant > 1e-6 * (pp * w).clamp_min(1e-12)
     safe = torch.where(good, determinant, 1.0)
@@ -35,7 +37,7 @@ def align_scale_shift(points: Tensor, target: Tensor, mask: Tensor) -> tuple[Ten
 def global_points(points: Tensor, target: Tensor, mask: Tensor, scale_B: Tensor, shift_B: Tensor) -> Tensor:
     """Mean over supervised pixels of |a p + (0, 0, b) - q|_1 / q_z after the given alignment."""
     offset = torch.stack([torch.zeros_like(shift_B), torch.zeros_like(shift_B), shift_B], dim=1)
-    aligned = scale_B.view(-1, 1, 1, 1) * points + offset[:, :, None, None]
+    aligned = scale_B.view(-1, 1, 1, 1) * torch.where(mask, points, 1.0) + offset[:, :, None, None]
     safe = torch.where(mask, target, 1.0)
     error = (aligned - safe).abs().sum(dim=1, keepdim=True) / safe[:, 2:].clamp_min(1e-3)
     return masked_mean(error, mask)

@@ -38,13 +38,14 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give a .safetensors file or a name from `metricanything models`")
     description = _read_description(path)
-    spec = get_spec(description["model"])
-    network = spec.build(description["config"])
+    name = description["model"]
     try:
+        spec = get_spec(name)
+        network = spec.build(description["config"])
         network.load_state_dict(load_file(path), strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: the weights do not fit {spec.name} ({reason}); the file may be truncated") from None
+    except (SafetensorError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: damaged, or its weights do not fit {name} ({reason}); fetch it again") from None
     return network.eval(), spec, description
 
 
@@ -58,9 +59,10 @@ def _read_description(path: Path) -> dict[str, Any]:
                 raise InputError(f"{path}: not a safetensors file; {remedy}")
             header = json.loads(file.read(length))
             description = json.loads(header["__metadata__"][METADATA_KEY])
-            if not isinstance(description["model"], str) or not isinstance(description["config"], dict):
+            kinds = {"model": str, "config": dict, "record": dict}
+            if not all(isinstance(description[key], kind) for key, kind in kinds.items()):
                 raise KeyError(METADATA_KEY)
-    except (struct.error, UnicodeDecodeError, json.JSONDecodeError):
+    except (struct.error, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise InputError(f"{path}: not a safetensors file; {remedy}") from None
     except (KeyError, TypeError):
         raise InputError(f"{path}: does not say which model it is for; {remedy}") from None

@@ -40,6 +40,7 @@ def push_pull(
 ) -> list[PromptLevel]:
     """Levels of a sparse map at strides 1, 2, 4, … down to one cell, each filled from the next coarser one.
 
+    Values must be finite everywhere, also where the weight is 0 and they do not count.
     A cell of total weight w and weighted mean m becomes (w m + softness * coarser) / (w + softness): a partition of
     unity at every level, so that adding a constant to all values adds it to every filled value. `affinities[i]`
     (B, 9, H_i, W_i) guides how level i takes from its 3x3 coarser neighbours; without one, that is bilinear.

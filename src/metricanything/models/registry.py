@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from metricanything.core.errors import InputError
@@ -27,6 +28,10 @@ class ModelSpec:
     """Range of the network's longer input side in pixels; sides are multiples of 32."""
     licence: str
     class_path: tuple[str, str]
+
+    def weights_path(self) -> Path:
+        """Where the bundled weights of this model are, if this version has any."""
+        return Path(__file__).parents[1] / "weights" / f"{self.name}.safetensors"
 
     def build(self, config: dict[str, Any] | None = None) -> nn.Module:
         """A freshly initialised network; `config` as written by `config_dict`."""
@@ -82,8 +87,8 @@ def config_from_dict(value: dict[str, Any]) -> Any:
     def tuples(fields: dict[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
+    kinds = {"encoder": EncoderConfig, "decoder": DecoderConfig}
     try:
-        encoder, decoder = value.get("encoder", {}), value.get("decoder", {})
-        return DepthConfig(EncoderConfig(**tuples(encoder)), DecoderConfig(**tuples(decoder)))
-    except (TypeError, AttributeError) as error:
+        return DepthConfig(**{name: kinds[name](**tuples(fields)) for name, fields in value.items()})
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"model config is not of a compact model ({error})") from None

@@ -60,8 +60,9 @@ class CompactTeacher(nn.Module):
         if prompt_c_B1HW is None:
             raw, _ = self.decoder(features)
             return depth_output(raw[:, :1] + LOG_C_START, raw[:, 1:], size)
-        mask = (prompt_c_B1HW > 0).to(image_B3HW)
-        prompt_log_c = torch.where(prompt_c_B1HW > 0, prompt_c_B1HW, 1.0).log()
+        measured = torch.isfinite(prompt_c_B1HW) & (prompt_c_B1HW > 0)
+        mask = measured.to(image_B3HW)
+        prompt_log_c = torch.where(measured, prompt_c_B1HW, 1.0).log()
         prompted = mask.amax(dim=(1, 2, 3), keepdim=True)
         levels = self.encoding(prompt_log_c, mask, stages=len(features))
         raw, pyramid = self.decoder(features, levels, prompted)

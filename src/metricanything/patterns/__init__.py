@@ -6,6 +6,7 @@ points. Names for the command line are `family` or `family-number`: `uniform`, `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -70,11 +71,11 @@ FAMILIES: dict[str, Family] = {
 
 def get_pattern(name: str) -> Pattern:
     """The pattern called `family` or `family-number`; raises InputError with the known families."""
-    family, _, number = name.partition("-")
-    if family not in FAMILIES or (number and not number.isdigit()) or number == "0":
+    match = re.fullmatch(r"([a-z_]+)(?:-([1-9][0-9]{0,8}))?", name)
+    if match is None or match[1] not in FAMILIES:
         known = ", ".join(f.example for f in FAMILIES.values())
         raise InputError(f"prompt pattern {name!r} is unknown; use for example {known}")
-    return FAMILIES[family].make(int(number) if number else None)
+    return FAMILIES[match[1]].make(int(match[2]) if match[2] else None)
 
 
 def draw_prompt(depth: NDArray[np.float32], pattern: str, seed: int) -> SparsePrompt:
@@ -82,5 +83,8 @@ def draw_prompt(depth: NDArray[np.float32], pattern: str, seed: int) -> SparsePr
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    mask = get_pattern(pattern).draw(torch.from_numpy(depth)[None], generator)[0].numpy()
+    mask = get_pattern(pattern).draw(torch.from_numpy(np.ascontiguousarray(depth))[None], generator)[0].numpy()
+    if not mask.any():
+        size = f"{depth.shape[1]}x{depth.shape[0]}"
+        raise InputError(f"prompt pattern {pattern!r} hits no known pixel of the {size} depth map; use a denser one")
     return SparsePrompt.from_depth(np.where(mask, depth, np.float32(np.nan)), unit="m")

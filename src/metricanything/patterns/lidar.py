@@ -16,7 +16,8 @@ class LidarLines:
     """Beams of an n-line scanner in a virtual camera whose focal length is the image height.
 
     The geometry of OMNI-DC's virtual patterns and Prior Depth Anything's `LiDAR_n`: pitch from -0.5 to 0.5 rad in n
-    lines, 200 columns over a yaw of +-pi / 2.1, centred. With `lines` a range, n is log-uniform for every image.
+    lines, 200 columns over a yaw of +-pi / 2.1, centred. Here a beam belongs to the pixel it falls into; both originals
+    round, which moves the pattern by half a pixel. With `lines` a range, n is log-uniform for every image.
     """
 
     lines: tuple[int, int] = (4, 64)

@@ -25,11 +25,13 @@ def pseudo_labels(
     """Every frame with its depth replaced by the teacher's dense prediction, prompted by the frame's own label.
 
     At most `max_points` of the known pixels are the prompt, drawn uniformly with a seed per frame. Sky and pixels
-    outside the teacher's mask become +inf.
+    outside the teacher's mask become +inf. Frames without any known depth are left out: nothing gives their scale.
     """
     for start in range(0, len(shards), batch_size):
-        frames = [shards.frame(i) for i in range(start, min(start + batch_size, len(shards)))]
-        prompts = [_label_prompt(frame, max_points, seed + start + i) for i, frame in enumerate(frames)]
+        read = [(i, shards.frame(i)) for i in range(start, min(start + batch_size, len(shards)))]
+        numbered = [(i, frame) for i, frame in read if frame.valid.any()]
+        frames = [frame for _, frame in numbered]
+        prompts = [_label_prompt(frame, max_points, seed + i) for i, frame in numbered]
         predictions = teacher.predict([f.image for f in frames], prompt=prompts, camera=[f.camera for f in frames])
         for frame, prompt, prediction in zip(frames, prompts, predictions, strict=True):
             depth = np.where(prediction.mask, prediction.depth, np.float32(np.inf))

@@ -17,6 +17,7 @@ from metricanything.core.codecs.images import (
     encode_jpeg,
     encode_png,
     exif_focal_px,
+    image_size,
     read_image,
     write_image,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "encode_jpeg",
     "encode_png",
     "exif_focal_px",
+    "image_size",
     "log_png_error",
     "png16_scale",
     "read_depth",

@@ -51,6 +51,13 @@ def read_image(path: str | Path) -> Image8:
     return _decode(Path(path), str(path))
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) that `read_image` will give, from the file's header alone; raises InputError like it."""
+    with open_image(Path(path), str(path)) as image:
+        width, height = image.size
+        return (width, height) if _exif(image).get(ExifTags.Base.Orientation, 1) >= 5 else (height, width)
+
+
 def decode_image(data: bytes, name: str) -> Image8:
     """The same as `read_image` for a file in memory; `name` stands for it in messages."""
     return _decode(data, name)

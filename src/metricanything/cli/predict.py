@@ -1,0 +1,159 @@
+"""`metricanything predict`: images in, metric depth out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from metricanything.core.camera import Camera
+from metricanything.core.codecs import image_size
+from metricanything.core.errors import InputError
+from metricanything.core.prediction import FORMATS
+
+if TYPE_CHECKING:
+    from metricanything.inference.predictor import Model, Prepared
+
+_PROMPT_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".pfm", ".csv", ".ply")
+
+
+@dataclass(frozen=True)
+class _Job:
+    image: Path
+    folder: Path
+    prompt: Path | None
+
+
+def predict(
+    images: tyro.conf.Positional[tuple[Path, ...]],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    model: str | None = None,
+    prompt: Path | None = None,
+    prompt_scale: float | None = None,
+    camera: Path | None = None,
+    fov_x: float | None = None,
+    format: tuple[str, ...] = ("png16", "colour"),
+    max_side: int | None = None,
+    device: str | None = None,
+    batch_size: int = 4,
+) -> int:
+    """Predict metric depth, points and camera of images; each image gets a folder below the output folder.
+
+    Args:
+        images: Image files, and folders that are searched for images.
+        output: Folder to write to.
+        model: A name from `metricanything models` or a checkpoint; by default compact-teacher with a prompt and
+            compact-depthmap without.
+        prompt: Sparse metric depth: a depth map (.png .npy .exr .pfm), pixels (.csv with u,v,depth) or points (.ply);
+            or a folder with one such file per image, of the same name.
+        prompt_scale: Values per metre of 16-bit PNG prompts that do not state it, such as 1000 for millimetres.
+        camera: JSON file with the camera of all images: {"cam_in": [fx, fy, cx, cy]} in pixels.
+        fov_x: Horizontal field of view in degrees instead of a camera file.
+        format: Outputs: png16 npy exr pfm ply glb colour.
+        max_side: Longer side of the network's input in pixels; by default what the model was trained for.
+        device: cpu, cuda, mps; by default the best at hand.
+        batch_size: Images that go through the network together.
+    """
+    from metricanything.cli.console import console, errors, one_line_warnings, progress_bar
+
+    if unknown := [name for name in format if name not in FORMATS]:
+        raise InputError(f"output format {unknown[0]!r} is unknown; use {', '.join(FORMATS)}")
+    if camera is not None and fov_x is not None:
+        raise InputError("--camera and --fov-x both state the camera; give one of them")
+    if batch_size < 1:
+        raise InputError(f"--batch-size must be at least 1, got {batch_size}")
+    jobs = _plan(images, output, prompt)
+    one_line_warnings()
+
+    from metricanything.inference.predictor import load
+
+    network = load(model or ("compact-teacher" if prompt else "compact-depthmap"), device=device)
+    failed = 0
+    with progress_bar() as progress:
+        task = progress.add_task("predict", total=len(jobs), unit="img", detail="")
+        for start in range(0, len(jobs), batch_size):
+            ready: list[tuple[Path, Prepared]] = []
+            for job in jobs[start : start + batch_size]:
+                try:
+                    ready.append((job.folder, _prepare(network, job, camera, fov_x, prompt_scale, max_side)))
+                except InputError as error:
+                    failed += 1
+                    errors.print(f"[red]skipped[/] {error}", highlight=False, soft_wrap=True)
+            predictions = network.predict_prepared([item for _, item in ready], batch_size)
+            for (folder, _), prediction in zip(ready, predictions, strict=True):
+                try:
+                    prediction.save(folder, format)
+                except InputError as error:
+                    failed += 1
+                    errors.print(f"[red]incomplete[/] {error}", highlight=False, soft_wrap=True)
+            progress.advance(task, len(jobs[start : start + batch_size]))
+    console.print(f"{len(jobs) - failed} of {len(jobs)} images written to {output}", highlight=False, soft_wrap=True)
+    return 2 if failed else 0
+
+
+def _plan(images: tuple[Path, ...], output: Path, prompt: Path | None) -> list[_Job]:
+    """Which image goes where, with which prompt; raises InputError before anything is computed."""
+    from metricanything.sources.common import list_images
+
+    if not images:
+        raise InputError("no images given; name image files or folders")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file, not a folder; give another --output")
+    jobs: dict[Path, _Job] = {}
+    for path in images:
+        if path.is_dir():
+            # What an earlier run wrote below the same folder is not input.
+            found = [p for p in list_images(path) if output.resolve() not in p.resolve().parents]
+            if not found:
+                raise InputError(f"{path}: no images in this folder; give image files or a folder that holds some")
+        elif path.is_file():
+            found = [path]
+        else:
+            raise InputError(f"{path}: no such file or folder; check the path")
+        for file in found:
+            relative = file.relative_to(path) if path.is_dir() else Path(file.name)
+            folder = output / relative.with_suffix("")
+            if folder in jobs:
+                raise InputError(f"{file} and {jobs[folder].image} would both be written to {folder}; rename one")
+            jobs[folder] = _Job(file, folder, _prompt_of(relative, prompt))
+    if prompt is not None and prompt.is_file() and len(jobs) > 1:
+        raise InputError(f"{prompt}: one prompt for {len(jobs)} images; give a folder with a prompt per image")
+    return list(jobs.values())
+
+
+def _prompt_of(image: Path, prompt: Path | None) -> Path | None:
+    if prompt is None or prompt.is_file():
+        return prompt
+    if not prompt.is_dir():
+        raise InputError(f"{prompt}: no such prompt file or folder; check the path")
+    for suffix in _PROMPT_SUFFIXES:
+        if (candidate := (prompt / image).with_suffix(suffix)).is_file():
+            return candidate
+    raise InputError(
+        f"{prompt}: holds no prompt for {image} (looked for {image.stem} with {' '.join(_PROMPT_SUFFIXES)})"
+    )
+
+
+def _prepare(
+    network: Model,
+    job: _Job,
+    camera_file: Path | None,
+    fov_x: float | None,
+    prompt_scale: float | None,
+    max_side: int | None,
+) -> Prepared:
+    from metricanything.inference.inputs import find_camera, read_camera, read_prompt
+
+    height, width = image_size(job.image)
+    camera = None
+    if camera_file is not None:
+        camera = read_camera(camera_file, height, width)
+    elif fov_x is not None:
+        camera = Camera.from_fov(fov_x, width, height)
+    prompt = None
+    if job.prompt is not None:
+        seen_by, _ = find_camera(camera, job.image, height, width)
+        prompt = read_prompt(job.prompt, (height, width), seen_by, scale=prompt_scale)
+    return network.prepare(job.image, prompt, camera, max_side=max_side)

@@ -1,0 +1,119 @@
+"""The stages of the quickstart, in order. Each can be interrupted anywhere and started again."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from metricanything import samples, sources
+from metricanything.core.files import write_json
+from metricanything.curate.shards import write_shards
+from metricanything.data.batches import Mixture
+from metricanything.data.shards import Shards
+from metricanything.inference.predictor import load
+from metricanything.models.checkpoint import load_model, save_model
+from metricanything.models.registry import get_spec
+from metricanything.quickstart import Run
+from metricanything.quickstart.measure import INPUT_SIDE, STUDENTS, measure, training_samples
+from metricanything.quickstart.page import write_report
+from metricanything.training.distill import LOSSES, pseudo_labels
+from metricanything.training.loop import Loss, TrainConfig, train
+from metricanything.training.recipes import quickstart_student, quickstart_teacher
+from metricanything.training.teacher import teacher_loss
+
+
+def aggregate(run: Run) -> None:
+    """Read all three families into shards: a COLMAP reconstruction, LiDAR and RGB-D captures, rendered scenes."""
+    counter = itertools.count(1)
+    with run.open_bar("1 aggregate", None, "frame") as bar:
+        real = [frame for name, kind in training_samples().items() for frame in sources.read(kind, samples.path(name))]
+        bar(0, total=len(real) + run.settings.scenes)
+        rendered = sources.read("procedural", count=run.settings.scenes, seed=run.settings.seed)
+        write_shards(
+            itertools.chain(real, rendered), run.shards, progress=lambda frame: bar(next(counter), frame.source)
+        )
+
+
+def pretrain(run: Run) -> None:
+    """Train the prompt-based teacher on prompts drawn from the frames' own depth."""
+    torch.manual_seed(run.settings.seed)
+    config = quickstart_teacher(run.settings.teacher_steps, run.settings.seed)
+    network = get_spec("compact-teacher").build()
+    if not run.model("untrained-teacher").exists():
+        save_model(run.model("untrained-teacher"), network, "compact-teacher", {"input_side": INPUT_SIDE, "steps": 0})
+    _train(run, "compact-teacher", network, teacher_loss, Shards(run.shards), config, "2 pretrain teacher")
+
+
+def label(run: Run) -> None:
+    """Let the teacher label every frame densely."""
+    teacher, shards = load(run.model("compact-teacher"), device="cpu"), Shards(run.shards)
+    counter = itertools.count(1)
+    with run.open_bar("3 label with teacher", len(shards), "frame") as bar:
+        labelled = pseudo_labels(teacher, shards, seed=run.settings.seed)
+        write_shards(labelled, run.labels, progress=lambda frame: bar(next(counter)))
+
+
+def distil(run: Run) -> None:
+    """Train both students on the teacher's labels, from the teacher's image encoder."""
+    teacher, _, _ = load_model(run.model("compact-teacher"))
+    for name in STUDENTS:
+        torch.manual_seed(run.settings.seed)
+        config = quickstart_student(run.settings.student_steps, run.settings.seed)
+        network = get_spec(name).build()
+        if not run.model(f"untrained-{name}").exists():
+            save_model(run.model(f"untrained-{name}"), network, name, {"input_side": INPUT_SIDE, "steps": 0})
+        start_from(network, teacher)
+        title = f"3 distil {name.removeprefix('compact-')} student"
+        _train(run, name, network, LOSSES[name], Shards(run.labels), config, title)
+
+
+def start_from(student: nn.Module, teacher: nn.Module) -> None:
+    """Copy every parameter that both networks have in the same shape: encoder and decoder, not prompt path and head."""
+    own = student.state_dict()
+    shared = {k: v for k, v in teacher.state_dict().items() if k in own and own[k].shape == v.shape}
+    student.load_state_dict(shared, strict=False)
+
+
+def _train(
+    run: Run, name: str, network: nn.Module, loss: Loss, shards: Shards, config: TrainConfig, title: str
+) -> None:
+    """Train, then save the model and its curve; the checkpoint goes when both are there."""
+    folder = run.folder / "training" / name
+    data = Mixture(shards, sizes=config.sizes, batch_size=config.batch_size, seed=config.seed)
+    with run.open_bar(title, config.steps, "step") as bar:
+        curve = train(network, loss, data, config, folder, lambda step, value: bar(step, f"loss {value:.3f}"))
+    record = {
+        "input_side": INPUT_SIDE,
+        "steps": config.steps,
+        "seed": config.seed,
+        "data": sorted(set(shards.sources())),
+    }
+    save_model(run.model(name), network, name, record)
+    write_json(run.curve(name), curve)
+
+
+def report(run: Run) -> None:
+    """Write the page."""
+    with run.open_bar("5 report", 1, "page") as bar:
+        write_report(run)
+        bar(1)
+
+
+def clean(run: Run) -> None:
+    """Delete the training checkpoints, which nothing needs any more."""
+    shutil.rmtree(run.folder / "training", ignore_errors=True)
+
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "aggregate": aggregate,
+    "pretrain": pretrain,
+    "label": label,
+    "distil": distil,
+    "predict": measure,
+    "report": report,
+    "clean": clean,
+}

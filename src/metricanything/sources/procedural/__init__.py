@@ -1,0 +1,65 @@
+"""The procedural renderer: rooms, streets and open country with exact depth, from nothing but seeds.
+
+`render` gives tensors for a batch of seeds; `read` yields them as frames, like every other source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metricanything.core.errors import InputError
+from metricanything.core.frame import Frame
+from metricanything.sources.procedural.render import Rendered, render
+
+__all__ = ["Rendered", "read", "render"]
+
+LICENCE = "CC0-1.0 (generated)"
+_BATCH = 8
+
+
+def read(
+    path: str | Path | None = None,
+    *,
+    count: int = 1000,
+    seed: int = 0,
+    width: int = 160,
+    height: int = 120,
+    device: str = "cpu",
+    photos: Sequence[NDArray[np.uint8]] = (),
+) -> Iterator[Frame]:
+    """Yield `count` rendered frames of `width` x `height` pixels, each with its own scene, camera and pose.
+
+    `path` is not needed and must be None or empty: this source makes its frames. Frame k of seed s is the same in
+    every run and does not depend on `count`. Raises InputError when `path` names something or `count` is negative.
+    """
+    if path is not None and str(path) not in ("", "."):
+        raise InputError(f"{path}: the procedural source reads no files; leave the path out and set count and seed")
+    if count < 0:
+        raise InputError(f"procedural source: count must not be negative, got {count}")
+    for start in range(0, count, _BATCH):
+        numbers = range(start, min(start + _BATCH, count))
+        yield from _frames(numbers, seed, width, height, device, photos)
+
+
+def _frames(
+    numbers: range, seed: int, width: int, height: int, device: str, photos: Sequence[NDArray[np.uint8]]
+) -> Iterator[Frame]:
+    batch = render([(seed << 32) + k for k in numbers], width, height, device=device, photos=photos)
+    images, depths = batch.image.cpu().numpy(), batch.depth.cpu().numpy()
+    for i, k in enumerate(numbers):
+        yield Frame(
+            name=f"procedural/{k:06d}",
+            image=images[i],
+            depth=depths[i],
+            camera=batch.cameras[i],
+            kind="rendered",
+            sensor="synthetic",
+            source="procedural",
+            licence=LICENCE,
+            world_from_cam=batch.world_from_cam[i],
+            notes={"seed": seed, "scene": batch.kind[i]},
+        )
