@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from metricanything.core.errors import InputError
-from metricanything.patterns import FAMILIES, draw_prompt, get_pattern
+from metricanything.patterns import FAMILIES, Family, draw_prompt, get_pattern
 from metricanything.patterns.grid import Grid
 from metricanything.patterns.lidar import LidarLines
 from metricanything.patterns.uniform import Uniform
@@ -62,7 +62,7 @@ def test_seeds_and_samples_differ(name: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
-def test_family_is_described(family: object) -> None:
+def test_family_is_described(family: Family) -> None:
     assert FAMILIES[family.name] is family
     assert family.example.split("-")[0] == family.name
     assert family.description

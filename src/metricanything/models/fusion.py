@@ -1,10 +1,10 @@
 """How a sparse metric prompt enters the decoder: a validity-aware pyramid, zero-initialised fusion, and the anchor.
 
 Everything here works in log canonical inverse depth, log C = log(f_px / (W D)), and on maps that hold a value only
-where there is a point. Such maps are never interpolated: going down, sums and counts are pooled (a masked average), and
-only the dense result of a coarser level is resized to fill what a finer level does not know (push-pull, Gortler et al.,
-The Lumigraph, 1996). Resizing a sparse map bilinearly is what breaks low-resolution prompting on truly sparse
-prompts.
+where there is a point. Such maps are never interpolated: going down, sums and counts are smoothed alike (a masked
+average), and only the dense result of a coarser level is resized to fill what a finer level does not know (push-pull,
+Gortler et al., The Lumigraph, 1996). Resizing a sparse map bilinearly is what breaks low-resolution prompting on truly
+sparse prompts.
 
 Shapes: B batch, H W pixels, C channels; a prompt is a value map and a mask map (B, 1, H, W), both 0 where unknown.
 """
@@ -21,36 +21,36 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class PromptLevel:
-    """A prompt at one stride: values filled in everywhere, where they were measured, and how many points there are."""
+    """A prompt at one stride: filled values, which cells hold a point, and the smoothed number of points."""
 
     fill_B1HW: Tensor
     mask_B1HW: Tensor
-    count_B1HW: Tensor
+    weight_B1HW: Tensor
 
     def channels(self) -> Tensor:
-        """(B, 3, H, W) network input: filled value, mask, log(1 + points in the cell)."""
-        return torch.cat([self.fill_B1HW, self.mask_B1HW, torch.log1p(self.count_B1HW)], dim=1)
+        """(B, 3, H, W) network input: filled value, mask, log(1 + smoothed number of points)."""
+        return torch.cat([self.fill_B1HW, self.mask_B1HW, torch.log1p(self.weight_B1HW)], dim=1)
 
 
 def push_pull(
     value_B1HW: Tensor,
-    weight_B1HW: Tensor,
-    softness: Tensor | float = 1e-3,
+    mask_B1HW: Tensor,
+    softness: Tensor | float = 3e-3,
     affinities: Sequence[Tensor] = (),
 ) -> list[PromptLevel]:
     """Levels of a sparse map at strides 1, 2, 4, … down to one cell, each filled from the next coarser one.
 
-    Values must be finite everywhere, also where the weight is 0 and they do not count.
-    A cell of total weight w and weighted mean m becomes (w m + softness * coarser) / (w + softness): a partition of
-    unity at every level, so that adding a constant to all values adds it to every filled value. `affinities[i]`
-    (B, 9, H_i, W_i) guides how level i takes from its 3x3 coarser neighbours; without one, that is bilinear.
+    A cell that is reached by points of total weight w and weighted mean m becomes (w m + softness * coarser) / (w +
+    softness): a partition of unity at every level, so that adding a constant to all values adds it to every filled
+    value. `mask` is 0 or 1. `affinities[i]` (B, 9, H_i, W_i) guides how level i takes from its 3x3 coarser neighbours;
+    without one, that is bilinear.
     """
-    sums = [(value_B1HW * weight_B1HW, weight_B1HW)]
-    while max(sums[-1][0].shape[-2:]) > 1:
-        sums.append((sum_pool(sums[-1][0]), sum_pool(sums[-1][1])))
-    total, weight = sums[-1]
-    fill = total / weight.clamp_min(1e-12)
-    levels = [PromptLevel(fill, (weight > 0).to(fill), weight)]
+    sums, masks = [(value_B1HW * mask_B1HW, mask_B1HW)], [mask_B1HW]
+    while max(masks[-1].shape[-2:]) > 1:
+        sums.append((smooth_sum(sums[-1][0]), smooth_sum(sums[-1][1])))
+        masks.append(F.max_pool2d(masks[-1], 2, ceil_mode=True))
+    fill = sums[-1][0] / sums[-1][1].clamp_min(1e-12)
+    levels = [PromptLevel(fill, masks[-1], sums[-1][1])]
     for i in reversed(range(len(sums) - 1)):
         total, weight = sums[i]
         if i < len(affinities):
@@ -58,14 +58,26 @@ def push_pull(
         else:
             coarse = F.interpolate(fill, size=total.shape[-2:], mode="bilinear", align_corners=False)
         fill = (total + softness * coarse) / (weight + softness)
-        levels.append(PromptLevel(fill, (weight > 0).to(fill), weight))
+        levels.append(PromptLevel(fill, masks[i], weight))
     return levels[::-1]
 
 
-def sum_pool(x_B1HW: Tensor) -> Tensor:
-    """Sums over 2x2 cells; odd sides are padded with zeros."""
+def smooth_sum(x_B1HW: Tensor) -> Tensor:
+    """Sums at half the resolution under overlapping binomial windows of 6x6 pixels; odd sides are padded with zeros.
+
+    Windows that overlap are what makes the filled map smooth: with 2x2 boxes its error on real prompts was up to 40 %
+    higher, and above that of linear interpolation (docs/decisions/compact-models.md).
+    """
     h, w = x_B1HW.shape[-2:]
-    return F.avg_pool2d(F.pad(x_B1HW, (0, w % 2, 0, h % 2)), 2) * 4
+    taps = torch.tensor([1.0, 5.0, 10.0, 10.0, 5.0, 1.0], dtype=x_B1HW.dtype, device=x_B1HW.device) / 16
+    padded = F.pad(x_B1HW, (2, 2 + w % 2, 2, 2 + h % 2))
+    rows = F.conv2d(padded, taps.view(1, 1, 6, 1), stride=(2, 1))
+    return F.conv2d(rows, taps.view(1, 1, 1, 6), stride=(1, 2))
+
+
+def box_sum(x_B1HW: Tensor) -> Tensor:
+    """Sums over 2x2 cells (even sides)."""
+    return F.avg_pool2d(x_B1HW, 2) * 4
 
 
 def guided_upsample(coarse_B1HW: Tensor, affinity_B9HW: Tensor) -> Tensor:
@@ -136,7 +148,7 @@ class PromptAnchor(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.raw_gain = nn.Parameter(torch.zeros(()))
-        self.raw_softness = nn.Parameter(torch.tensor(-2.0))
+        self.raw_softness = nn.Parameter(torch.tensor(-5.8))
         self.affinities = nn.ModuleList(zero_initialised(nn.Conv2d(width, 9, 1)) for width in widths)
 
     @property
@@ -148,9 +160,10 @@ class PromptAnchor(nn.Module):
         self, log_c_B1hw: Tensor, prompt_log_c_B1HW: Tensor, mask_B1HW: Tensor, features: list[Tensor]
     ) -> Tensor:
         """Anchored log C at stride 2, where `log_c` and the first of `features` (strides 2, 4, …) live."""
-        count = sum_pool(mask_B1HW)
-        mean = sum_pool(prompt_log_c_B1HW * mask_B1HW) / count.clamp_min(1)
-        residual = (mean - log_c_B1hw) * (count > 0)
+        count = box_sum(mask_B1HW)
+        mean = box_sum(prompt_log_c_B1HW * mask_B1HW) / count.clamp_min(1)
+        mask = (count > 0).to(count)
+        residual = (mean - log_c_B1hw) * mask
         affinities = [head(x) for head, x in zip(self.affinities, features, strict=True)]
-        fill = push_pull(residual, count, F.softplus(self.raw_softness), affinities)[0].fill_B1HW
+        fill = push_pull(residual, mask, F.softplus(self.raw_softness), affinities)[0].fill_B1HW
         return log_c_B1hw + self.gain * fill

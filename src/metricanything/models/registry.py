@@ -46,7 +46,7 @@ MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
         ModelSpec(
-            "compact-teacher", "prompted-depth", "image + sparse metric prompt -> metric depth", 6_464_820, 192, 640,
+            "compact-teacher", "prompted-depth", "image + sparse metric prompt -> metric depth", 6_467_232, 192, 640,
             "Apache-2.0", ("metricanything.models.teacher", "CompactTeacher"),
         ),
         ModelSpec(

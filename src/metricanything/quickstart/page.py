@@ -46,6 +46,7 @@ from metricanything.quickstart.measure import (
 
 Rows = list[dict[str, Any]]
 _ERROR_LIMIT = 0.2
+_SCENES = 3  # rendered scenes to show
 _SHOWN_PATTERN = "lidar-8"
 _METHODS = (TEACHER, UNTRAINED, *BASELINES)
 
@@ -94,17 +95,15 @@ def _facts(run: Run) -> list[Element]:
 def _aggregation(run: Run) -> list[Element]:
     """One frame of every source, and how many there are."""
     shards = Shards(run.shards)
-    first: dict[str, int] = {}
+    members: dict[str, list[int]] = {}
     for i, source in enumerate(shards.sources()):
-        first.setdefault(source, i)
-    figures, rows = [], []
-    for source, i in first.items():
-        frame = shards.frame(i)
-        figures.append((f"{frame.kind}: {source}", [Figure(frame.image), Figure(_shown(frame), lossless=True)]))
-        share = float(np.mean(frame.valid))
-        rows.append(
-            [source, frame.kind, frame.sensor, shards.sources().count(source), f"{100 * share:.1f} %", frame.licence]
-        )
+        members.setdefault(source, []).append(i)
+    shown = [shards.frame(i) for own in members.values() for i in own[: _SCENES if own[-1] == len(shards) - 1 else 1]]
+    rows = []
+    for source, own in members.items():
+        frame = shards.frame(own[0])
+        share = f"{100 * float(np.mean(frame.valid)):.1f} %"
+        rows.append([source, frame.kind, frame.sensor, len(own), share, frame.licence])
     missing = [name for name in samples.SAMPLES if name not in training_samples() and name != "heldout"]
     note = f"Left out because pycolmap is not installed: {', '.join(missing)}." if missing else ""
     return [
@@ -114,7 +113,14 @@ def _aggregation(run: Run) -> list[Element]:
         Table(
             ["source", "kind", "sensor", "frames", "known depth (first frame)", "terms"], rows, "Sources.", note=note
         ),
-        Gallery(["image", "depth"], figures, "The first frame of every source; unknown depth is white."),
+        Gallery(
+            [f"{frame.kind}, {frame.sensor}" for frame in shown],
+            [
+                ("image", [Figure(frame.image) for frame in shown]),
+                ("depth, one colour scale per frame", [Figure(_shown(frame)) for frame in shown]),
+            ],
+            "First frames of every source; unknown depth and sky are white.",
+        ),
     ]
 
 
@@ -200,14 +206,12 @@ def _gallery(run: Run, frames: list[Frame], rows: Rows) -> Gallery:
         errors = {name: mean_of(rows, "abs_rel", frame=frame.name, pattern=pattern, method=name) for name in _METHODS}
 
         def depth(values: NDArray[np.float32], caption: str = "", near: float = near, far: float = far) -> Figure:
-            return Figure(colourise_depth(values, near, far), caption, lossless=True)
+            return Figure(colourise_depth(values, near, far), caption)
 
         def error(values: NDArray[np.float32], method: str, frame: Frame = frame, errors: Any = errors) -> Figure:
             truth = np.where(frame.valid, frame.depth, np.float32(np.nan))
             relative = np.abs(values - truth) / truth
-            return Figure(
-                colourise_error(relative, _ERROR_LIMIT), f"AbsRel {100 * errors[method]:.2f} %", lossless=True
-            )
+            return Figure(colourise_error(relative, _ERROR_LIMIT), f"AbsRel {100 * errors[method]:.2f} %")
 
         dots = overlay_points(frame.image, prompt.uv, prompt.depth, 2, near, far)
         cells = [
@@ -245,10 +249,10 @@ def _prompt_free(run: Run, frames: list[Frame], rows: Rows) -> list[Element]:
             [
                 Figure(frame.image),
                 *(
-                    Figure(colourise_depth(read_depth(run.prediction(frame.name, name) / "depth.npy")), lossless=True)
+                    Figure(colourise_depth(read_depth(run.prediction(frame.name, name) / "depth.npy")))
                     for name in STUDENTS
                 ),
-                Figure(colourise_depth(frame.depth), lossless=True),
+                Figure(colourise_depth(frame.depth)),
             ],
         )
         for frame in frames

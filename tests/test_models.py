@@ -1,0 +1,366 @@
+"""Every registered model: it builds, runs, trains, and its checkpoints come back bit by bit or are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from metricanything.core.errors import InputError
+from metricanything.models.checkpoint import METADATA_KEY, load_model, save_model
+from metricanything.models.registry import (
+    MODELS,
+    ModelSpec,
+    config_dict,
+    config_from_dict,
+    get_spec,
+    list_models,
+)
+from metricanything.models.teacher import DepthConfig
+
+every_model = pytest.mark.parametrize("spec", MODELS.values(), ids=lambda spec: spec.name)
+
+
+def build(spec: ModelSpec, config: DepthConfig | None = None, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return spec.build(None if config is None else asdict(config))
+
+
+def inputs(spec: ModelSpec, batch: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, ...]:
+    """An image and, for prompted models, a prompt of 2 % of the pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(batch, 3, height, width, generator=generator)
+    if spec.task != "prompted-depth":
+        return (image,)
+    hit = torch.rand(batch, 1, height, width, generator=generator) < 0.02
+    return image, torch.where(hit, 0.1 + torch.rand(hit.shape, generator=generator), 0.0)
+
+
+def outputs(output: Any) -> list[Tensor]:
+    return [getattr(output, field.name) for field in fields(output)]
+
+
+def step(network: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    """One optimiser step on a loss that every output takes part in."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    loss(network, arguments).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def loss(network: nn.Module, arguments: tuple[Tensor, ...]) -> Tensor:
+    # Targets away from 0, so that no gradient vanishes by symmetry.
+    return torch.stack([(x - 0.3).square().mean() for x in outputs(network(*arguments))]).sum()
+
+
+# ---------------------------------------------------------------- the registry
+
+
+@every_model
+def test_size_is_as_registered(spec: ModelSpec) -> None:
+    count = sum(parameter.numel() for parameter in spec.build().parameters())
+    assert count == spec.parameters
+    assert 3_000_000 <= count <= 8_000_000
+
+
+@every_model
+def test_entry_is_complete(spec: ModelSpec) -> None:
+    assert spec in list_models()
+    assert get_spec(spec.name) is spec
+    assert spec.description
+    assert spec.licence == "Apache-2.0"
+    assert 32 <= spec.min_side < spec.max_side
+    assert spec.min_side % 32 == spec.max_side % 32 == 0
+
+
+def test_unknown_model() -> None:
+    with pytest.raises(InputError, match="'compact' is unknown; use one of compact-teacher"):
+        get_spec("compact")
+
+
+@every_model
+def test_config_round_trip(spec: ModelSpec, tiny_config: DepthConfig) -> None:
+    assert config_from_dict(config_dict(spec.build())) == DepthConfig()
+    network = build(spec, tiny_config)
+    assert network.config == tiny_config
+    assert config_from_dict(json.loads(json.dumps(config_dict(network)))) == tiny_config
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"encoder": {"width": 3}}, {"encoders": {}}, {"encoder": 5}, {"decoder": {"fusion_width": 8, "x": 1}}, {"encoder": None}],
+)
+def test_unknown_config(config: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="not of a compact model") as caught:
+        config_from_dict(config)
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- forward
+
+
+@every_model
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 160), (96, 32), (32, 32)])
+def test_forward_shapes(spec: ModelSpec, tiny_config: DepthConfig, height: int, width: int) -> None:
+    network = build(spec, tiny_config).eval()
+    for output in outputs(network(*inputs(spec, 2, height, width))):
+        assert output.shape[0] == 2
+        assert output.shape[2:] in ((height, width), ())
+        assert torch.isfinite(output).all()
+
+
+@every_model
+def test_full_size_forward(spec: ModelSpec) -> None:
+    """The default configuration, at a size of its stated range."""
+    with torch.inference_mode():
+        results = outputs(build(spec).eval()(*inputs(spec, 1, 160, spec.min_side)))
+    assert all(torch.isfinite(x).all() for x in results)
+
+
+@every_model
+@pytest.mark.parametrize(("height", "width"), [(64, 65), (48, 64), (31, 31)])
+def test_sides_must_be_multiples_of_32(spec: ModelSpec, tiny_config: DepthConfig, height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"multiples of 32, got {height}x{width}"):
+        build(spec, tiny_config)(*inputs(spec, 1, height, width))
+
+
+@every_model
+def test_samples_of_a_batch_are_independent(spec: ModelSpec, tiny_config: DepthConfig) -> None:
+    """After a step, because zero-initialised layers would hide a leak through them."""
+    network = build(spec, tiny_config)
+    arguments = inputs(spec, 3, 64, 96)
+    step(network, arguments)
+    network.eval()
+    with torch.inference_mode():
+        together = outputs(network(*arguments))
+        for i in range(3):
+            alone = outputs(network(*(x[i : i + 1] for x in arguments)))
+            for one, many in zip(alone, together, strict=True):
+                torch.testing.assert_close(one[0], many[i], rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_same_seed_same_network(spec: ModelSpec, tiny_config: DepthConfig) -> None:
+    first, again, other = (build(spec, tiny_config, seed) for seed in (0, 0, 1))
+    arguments = inputs(spec, 1, 64, 64)
+    for a, b, c in zip(*(outputs(network(*arguments)) for network in (first, again, other)), strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+
+
+@every_model
+def test_runs_in_bfloat16(spec: ModelSpec, tiny_config: DepthConfig) -> None:
+    network = build(spec, tiny_config).eval()
+    arguments = inputs(spec, 1, 64, 64)
+    with torch.inference_mode():
+        full = outputs(network(*arguments))
+        half = outputs(network.bfloat16()(*(x.bfloat16() for x in arguments)))
+    for a, b in zip(full, half, strict=True):
+        assert b.dtype == torch.bfloat16
+        torch.testing.assert_close(a, b.float(), rtol=0.05, atol=0.05)
+
+
+# ---------------------------------------------------------------- backward
+
+
+@every_model
+def test_every_parameter_gets_a_gradient(spec: ModelSpec, tiny_config: DepthConfig) -> None:
+    """On the second step: at first the zero-initialised fusions, and the anchor's gain of 0, block what lies before."""
+    network = build(spec, tiny_config)
+    arguments = inputs(spec, 2, 64, 96)
+    step(network, arguments)
+    if spec.task == "prompted-depth":
+        with torch.no_grad():
+            network.anchor.raw_gain.fill_(0.02)  # inside (0, 1), where the clamp passes gradients
+    loss(network, arguments).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_gain_starts_at_zero_and_can_rise(tiny_config: DepthConfig) -> None:
+    """At the edge of its clamp the gain must still get a gradient, or the anchor would never be switched on."""
+    spec = get_spec("compact-teacher")
+    network = build(spec, tiny_config)
+    assert network.anchor.gain == 0
+    loss(network, inputs(spec, 2, 64, 64)).backward()
+    assert network.anchor.raw_gain.grad.abs() > 0
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+@every_model
+def test_checkpoint_round_trip(spec: ModelSpec, tiny_config: DepthConfig, tmp_path: Path) -> None:
+    network = build(spec, tiny_config)
+    path = tmp_path / "model.safetensors"
+    record = {"steps": 3, "note": "trained on Ångström\nscenes"}
+    save_model(path, network, spec.name, record)
+    loaded, found, description = load_model(path)
+    assert found is spec
+    assert not loaded.training
+    assert loaded.config == tiny_config
+    assert description["record"] == record
+    assert list(loaded.state_dict()) == list(network.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), network.state_dict().values(), strict=True))
+    arguments = inputs(spec, 1, 64, 64)
+    for a, b in zip(outputs(loaded(*arguments)), outputs(network.eval()(*arguments)), strict=True):
+        assert torch.equal(a, b)
+    save_model(tmp_path / "again.safetensors", loaded, spec.name, record)
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_config: DepthConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    save_model(path, build(get_spec("compact-depthmap"), tiny_config), "compact-depthmap")
+    return path
+
+
+def rewrite(source: Path, target: Path, metadata: Any = None, drop: int = 0, extra: bool = False) -> None:
+    """The checkpoint with some tensors dropped or added, or with another metadata block."""
+    tensors = load_file(source)
+    for name in list(tensors)[:drop]:
+        del tensors[name]
+    if extra:
+        tensors["decoder.extra"] = torch.zeros(2)
+    if metadata is None:
+        metadata = _metadata(source)
+    save_file(tensors, target, metadata=metadata)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    data = path.read_bytes()
+    return json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])["__metadata__"]
+
+
+def described(source: Path, **changes: Any) -> dict[str, str]:
+    return {METADATA_KEY: json.dumps({**json.loads(_metadata(source)[METADATA_KEY]), **changes})}
+
+
+def damage(kind: str, source: Path, target: Path) -> None:
+    data = source.read_bytes()
+    header = struct.unpack("<Q", data[:8])[0]
+    if kind == "missing file":
+        return
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "garbage":
+        target.write_bytes(bytes(range(256)) * 20)
+    elif kind == "empty":
+        target.write_bytes(b"")
+    elif kind == "truncated weights":
+        target.write_bytes(data[:-1000])
+    elif kind == "truncated header":
+        target.write_bytes(data[: 8 + header // 2])
+    elif kind == "huge header":
+        target.write_bytes(struct.pack("<Q", 2**60) + data[8:])
+    elif kind == "nested header":
+        target.write_bytes(struct.pack("<Q", 200_000) + b"[" * 200_000)
+    elif kind == "list header":
+        target.write_bytes(struct.pack("<Q", 2) + b"[]")
+    elif kind == "pickle":
+        torch.save({"a": torch.zeros(3)}, target)
+    elif kind == "no metadata":
+        save_file(load_file(source), target)
+    elif kind == "other metadata":
+        rewrite(source, target, {"format": "pt"})
+    elif kind == "metadata no JSON":
+        rewrite(source, target, {METADATA_KEY: "{"})
+    elif kind == "metadata no record":
+        rewrite(source, target, {METADATA_KEY: json.dumps({"model": "compact-depthmap", "config": {}})})
+    elif kind == "unknown model":
+        rewrite(source, target, described(source, model="huge-depthmap"))
+    elif kind == "unknown field":
+        rewrite(source, target, described(source, config={"encoder": {"colour": 1}}))
+    elif kind == "impossible config":
+        rewrite(source, target, described(source, config={"encoder": {"widths": [8, 8]}}))
+    elif kind == "negative config":
+        rewrite(source, target, described(source, config={"encoder": {"token_width": -8}}))
+    elif kind == "other config":
+        rewrite(source, target, described(source, config={}))
+    elif kind == "missing key":
+        rewrite(source, target, drop=1)
+    elif kind == "extra key":
+        rewrite(source, target, extra=True)
+    else:
+        raise AssertionError(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing file", "no such checkpoint"),
+        ("folder", "no such checkpoint"),
+        ("garbage", "not a safetensors file"),
+        ("empty", "not a safetensors file"),
+        ("truncated header", "not a safetensors file"),
+        ("huge header", "not a safetensors file"),
+        ("nested header", "not a safetensors file"),
+        ("pickle", "not a safetensors file"),
+        ("list header", "does not say which model it is for"),
+        ("no metadata", "does not say which model it is for"),
+        ("other metadata", "does not say which model it is for"),
+        ("metadata no JSON", "not a safetensors file"),
+        ("metadata no record", "does not say which model it is for"),
+        ("unknown model", "model 'huge-depthmap' is unknown"),
+        ("unknown field", "not of a compact model"),
+        ("impossible config", "do not fit compact-depthmap"),
+        ("negative config", "do not fit compact-depthmap"),
+        ("other config", "do not fit compact-depthmap"),
+        ("truncated weights", "do not fit compact-depthmap"),
+        ("missing key", "Missing key"),
+        ("extra key", "decoder.extra"),
+    ],
+)
+def test_bad_checkpoints_are_refused(checkpoint: Path, tmp_path: Path, kind: str, message: str) -> None:
+    path = tmp_path / "model.safetensors"
+    damage(kind, checkpoint, path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_model(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500 + len(str(path))
+
+
+def test_saving_is_atomic(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"what was there before")
+    network = load_model(checkpoint)[0]
+
+    def fail(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+        Path(file).write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(path, network, "compact-depthmap")
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    assert path.read_bytes() == b"what was there before"
+
+
+# ---------------------------------------------------------------- what the outputs mean at the start
+
+
+def test_untrained_depth_is_about_three_metres() -> None:
+    """log C starts near -1.3, so that the first steps do not have to find the scale of the world."""
+    network = build(get_spec("compact-depthmap")).eval()
+    with torch.inference_mode():
+        log_c = network(*inputs(get_spec("compact-depthmap"), 2, 96, 128)).log_c_B1HW
+    assert math.exp(-float(log_c.mean())) == pytest.approx(math.exp(1.3), rel=0.5)
+
+
+def test_untrained_points_lie_in_front_of_the_camera(tiny_config: DepthConfig) -> None:
+    points = build(get_spec("compact-pointmap"), tiny_config)(torch.rand(1, 3, 64, 96)).points_B3HW
+    assert (points[:, 2] > 0).all()
+    assert points[0, 0, :, -1].mean() > points[0, 0, :, 0].mean()  # x to the right
+    assert points[0, 1, -1].mean() > points[0, 1, 0].mean()  # y down

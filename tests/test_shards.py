@@ -1,0 +1,232 @@
+"""Shards: what goes in comes out, in the same bytes every time, readable by others, and never by halves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metricanything.core import codecs
+from metricanything.core.camera import Camera
+from metricanything.core.errors import InputError
+from metricanything.core.frame import Frame
+from metricanything.curate.shards import write_shards
+from metricanything.data.shards import Shards
+
+MakeFrame = Callable[..., Frame]
+
+
+@pytest.fixture
+def frames(make_frame: MakeFrame) -> list[Frame]:
+    """Five frames that use every field: two sources, sigma, a pose, distortion, unknown depth, and a name of Unicode."""
+    rng = np.random.default_rng(0)
+    pose = np.eye(4)
+    pose[:3, 3] = (0.1, -2.5, 1e-7)
+    plain, second = make_frame(0), make_frame(1)
+    lidar = np.where(rng.random(second.depth.shape) < 0.03, second.depth, np.float32(np.nan))
+    lens = second.camera
+    distorted = Camera.opencv(
+        lens.fx, lens.fy, lens.cx, lens.cy, lens.width, lens.height, distortion=(0.1, -0.05, 0.001, 0.002, 0.01)
+    )
+    sigma = np.where(np.isfinite(lidar), np.float32(0.02), np.float32(np.nan))
+    real = {"kind": "captured", "sensor": "lidar", "source": "drive", "licence": "CC-BY-4.0"}
+    notes = {"rain": True, "run": [1, 2], "who": "Åse"}
+    return [
+        plain,
+        dataclasses.replace(plain, name="drive/Å 1", depth=lidar, sigma=sigma, camera=distorted, notes=notes, **real),
+        dataclasses.replace(second, name="planes/up", scale="up_to_scale", world_from_cam=pose),
+        make_frame(2, 30, 50),
+        dataclasses.replace(plain, name="empty", depth=np.full_like(plain.depth, np.nan)),
+    ]
+
+
+def test_round_trip(frames: list[Frame], tmp_path: Path) -> None:
+    assert write_shards(frames, tmp_path / "out", frames_per_shard=2) == 5
+    shards = Shards(tmp_path / "out")
+    assert len(shards) == 5
+    assert shards.sources() == [frame.source for frame in frames]
+    assert shards.kinds() == [frame.kind for frame in frames]
+    for i in (3, 0, 4, 1, 2):  # any order
+        wanted, found = frames[i], shards.frame(i)
+        for field in ("name", "camera", "kind", "sensor", "source", "licence", "scale", "notes"):
+            assert getattr(found, field) == getattr(wanted, field), field
+        assert_depth(found.depth, wanted.depth)
+        if wanted.sigma is None:
+            assert found.sigma is None
+        else:
+            assert_depth(found.sigma, wanted.sigma)
+        if wanted.world_from_cam is None:
+            assert found.world_from_cam is None
+        else:
+            np.testing.assert_array_equal(found.world_from_cam, wanted.world_from_cam)
+        assert np.abs(found.image.astype(int) - wanted.image).mean() < 3  # JPEG
+
+
+def assert_depth(found: np.ndarray, wanted: np.ndarray) -> None:
+    finite = np.isfinite(wanted)
+    np.testing.assert_array_equal(found[~finite], wanted[~finite])  # NaN and inf
+    assert (np.abs(found[finite] - wanted[finite]) <= wanted[finite] * codecs.log_png_error(wanted)).all()
+
+
+def test_same_frames_same_bytes(frames: list[Frame], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_shards(iter(frames), tmp_path / name, frames_per_shard=2)
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["index.json", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_tar_follows_the_webdataset_convention(frames: list[Frame], tmp_path: Path) -> None:
+    """Members of a sample share the key before the first dot and follow each other."""
+    write_shards(frames, tmp_path, frames_per_shard=3)
+    seen: list[str] = []
+    index = json.loads((tmp_path / "index.json").read_text())
+    for shard in index["shards"]:
+        with tarfile.open(tmp_path / shard) as tar:
+            for member in tar:
+                assert member.isfile()
+                key, suffix = member.name.split(".", 1)
+                entry = index["frames"][int(key)]
+                if not seen or seen[-1] != key:
+                    assert key not in seen
+                    seen.append(key)
+                data = tar.extractfile(member).read()
+                assert entry["members"][suffix] == [member.offset_data, len(data)]
+                if suffix == "jpg":
+                    assert codecs.decode_image(data, member.name).shape == frames[int(key)].image.shape
+                elif suffix == "json":
+                    assert json.loads(data)["name"] == frames[int(key)].name
+                else:
+                    assert suffix in ("depth.png", "sigma.png")
+                    assert codecs.decode_depth_log_png(data, member.name).shape == frames[int(key)].depth.shape
+    assert seen == [f"{i:08d}" for i in range(5)]
+
+
+def test_progress_sees_every_frame(frames: list[Frame], tmp_path: Path) -> None:
+    seen: list[str] = []
+    write_shards(frames, tmp_path, progress=lambda frame: seen.append(frame.name))
+    assert seen == [frame.name for frame in frames]
+
+
+def test_no_frames(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no frames to write"):
+        write_shards([], tmp_path / "out")
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+# ---------------------------------------------------------------- interrupted writing
+
+
+def tars(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def test_full_disk_leaves_no_index_and_no_half_shard(
+    frames: list[Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = tarfile.TarFile.addfile
+
+    def full(self: tarfile.TarFile, header: tarfile.TarInfo, file: Any = None) -> None:
+        if header.name == "00000003.depth.png":
+            raise OSError(28, "No space left on device")
+        add(self, header, file)
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_shards(frames, tmp_path / "out", frames_per_shard=2)
+    assert tars(tmp_path / "out") == ["shard-000000.tar"]
+    with pytest.raises(InputError, match=r"no index\.json; not a shard folder, or its writing was interrupted"):
+        Shards(tmp_path / "out")
+
+
+def test_failing_source_leaves_no_index(frames: list[Frame], tmp_path: Path) -> None:
+    def source() -> Iterator[Frame]:
+        yield from frames[:3]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(source(), tmp_path / "out", frames_per_shard=2)
+    assert tars(tmp_path / "out") == ["shard-000000.tar"]
+
+
+def test_interrupted_rewriting_does_not_keep_the_old_index(frames: list[Frame], tmp_path: Path) -> None:
+    """The old index would point into new shards."""
+    write_shards(frames, tmp_path, frames_per_shard=2)
+
+    def source() -> Iterator[Frame]:
+        yield from frames[2:4]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(source(), tmp_path, frames_per_shard=2)
+    with pytest.raises(InputError, match="no index"):
+        Shards(tmp_path)
+    write_shards(frames[2:], tmp_path, frames_per_shard=2)
+    assert Shards(tmp_path).frame(0).name == frames[2].name
+
+
+# ---------------------------------------------------------------- damaged shards
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "{", '{"shards": 1, "frames": []}', "null"])
+def test_bad_index(tmp_path: Path, content: str) -> None:
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(InputError, match=r"index\.json") as caught:
+        Shards(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no index"):
+        Shards(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("member", ["jpg", "depth.png", "sigma.png", "json"])
+@pytest.mark.parametrize("how", ["zeros", "cut", "noise", "removed"])
+def test_damaged_bytes_name_the_shard(frames: list[Frame], tmp_path: Path, member: str, how: str) -> None:
+    write_shards(frames[1:2], tmp_path)
+    path = tmp_path / "shard-000000.tar"
+    offset, size = json.loads((tmp_path / "index.json").read_text())["frames"][0]["members"][member]
+    data = bytearray(path.read_bytes())
+    if how == "zeros":
+        data[offset : offset + size] = bytes(size)
+    elif how == "noise":
+        data[offset : offset + size] = np.random.default_rng(0).bytes(size)
+    elif how == "cut":
+        data = data[: offset + size // 2]
+    path.write_bytes(data)
+    if how == "removed":
+        path.unlink()
+    with pytest.raises(InputError, match=r"shard-000000\.tar") as caught:
+        Shards(tmp_path).frame(0)
+    assert "\n" not in str(caught.value)
+    assert "write the shards again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("camera", {}), ("camera", None), ("kind", "guessed"), ("world_from_cam", [[1.0]]), ("licence", None)]
+)
+def test_wrong_record_names_the_shard(frames: list[Frame], tmp_path: Path, key: str, value: Any) -> None:
+    """A record that is JSON but not ours; None here removes the key."""
+    write_shards(frames[:1], tmp_path)
+    path, index = tmp_path / "shard-000000.tar", json.loads((tmp_path / "index.json").read_text())
+    offset, size = index["frames"][0]["members"]["json"]
+    data = path.read_bytes()
+    record = json.loads(data[offset : offset + size])
+    record[key] = value
+    if value is None:
+        del record[key]
+    text = json.dumps(record).encode()
+    index["frames"][0]["members"]["json"] = [len(data), len(text)]
+    path.write_bytes(data + text)
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"shard-000000\.tar") as caught:
+        Shards(tmp_path).frame(0)
+    assert "\n" not in str(caught.value)
