@@ -160,7 +160,7 @@ def test_any_aspect_fits(height: int, width: int) -> None:
         stretch = (view.camera.fx / frame.camera.fx) / (view.camera.fy / frame.camera.fy)
         assert abs(np.log(stretch)) <= 0.0501
         assert np.isfinite(view.depth).all()
-        assert off_plane(view, normal, distance).max() < 0.03
+        assert off_plane(view, normal, distance).max() < 0.05
 
 
 def test_views_are_mirrored_half_of_the_time() -> None:

@@ -20,7 +20,7 @@ from metricanything.core.prompt import SparsePrompt
 from metricanything.data.batches import Mixture
 from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
-from metricanything.models.fusion import PromptEncoding, guided_upsample, push_pull, sum_pool
+from metricanything.models.fusion import PromptEncoding, box_sum, guided_upsample, push_pull, smooth_sum
 from metricanything.models.registry import get_spec
 from metricanything.models.teacher import CompactTeacher, DepthConfig
 from metricanything.patterns import draw_prompt
@@ -32,11 +32,10 @@ seeds = st.integers(0, 1000)
 
 
 def sparse(height: int, width: int, share: float, seed: int, batch: int = 1) -> tuple[Tensor, Tensor]:
-    """Values, 0 where there is no point, and point counts 0, 1 or 2; float64."""
+    """Values, 0 where there is no point, and the mask of the points; float64."""
     generator = torch.Generator().manual_seed(seed)
-    count = torch.randint(1, 3, (batch, 1, height, width), generator=generator, dtype=torch.float64)
-    count *= torch.rand(count.shape, generator=generator) < share
-    return torch.randn(count.shape, generator=generator, dtype=torch.float64) * (count > 0), count
+    mask = (torch.rand(batch, 1, height, width, generator=generator) < share).double()
+    return torch.randn(mask.shape, generator=generator, dtype=torch.float64) * mask, mask
 
 
 # ---------------------------------------------------------------- push-pull
@@ -56,51 +55,60 @@ def slow_bilinear(coarse: np.ndarray, height: int, width: int) -> np.ndarray:
     return result
 
 
-def slow_push_pull(value: np.ndarray, weight: np.ndarray, softness: float) -> list[np.ndarray]:
-    """Recursively: the mean of each cell, mixed with what the coarser level says of it."""
-    h, w = value.shape
-    if max(h, w) == 1:
-        return [value if weight[0, 0] > 0 else np.zeros((1, 1))]
-    total, count = np.zeros(((h + 1) // 2, (w + 1) // 2)), np.zeros(((h + 1) // 2, (w + 1) // 2))
-    for i in range(h):
-        for j in range(w):
-            total[i // 2, j // 2] += value[i, j] * weight[i, j]
-            count[i // 2, j // 2] += weight[i, j]
-    mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
-    coarser = slow_push_pull(mean, count, softness)
-    coarse = slow_bilinear(coarser[0], h, w)
-    return [(value * weight + softness * coarse) / (weight + softness), *coarser]
+def slow_smooth_sum(fine: np.ndarray) -> np.ndarray:
+    """Each coarse cell sums the 6x6 pixels around its centre, weighted by (1, 5, 10, 10, 5, 1) / 16 along each axis."""
+    taps = [1 / 16, 5 / 16, 10 / 16, 10 / 16, 5 / 16, 1 / 16]
+    h, w = fine.shape
+    result = np.zeros(((h + 1) // 2, (w + 1) // 2))
+    for i in range(result.shape[0]):
+        for j in range(result.shape[1]):
+            for a in range(6):
+                for b in range(6):
+                    y, x = 2 * i - 2 + a, 2 * j - 2 + b
+                    if 0 <= y < h and 0 <= x < w:
+                        result[i, j] += taps[a] * taps[b] * fine[y, x]
+    return result
+
+
+def slow_push_pull(total: np.ndarray, weight: np.ndarray, softness: float) -> list[np.ndarray]:
+    """Recursively: the weighted mean of each cell, mixed with what the coarser level says of it."""
+    if total.size == 1:
+        return [total / weight if weight > 0 else total]
+    coarser = slow_push_pull(slow_smooth_sum(total), slow_smooth_sum(weight), softness)
+    return [(total + softness * slow_bilinear(coarser[0], *total.shape)) / (weight + softness), *coarser]
 
 
 @given(sides, sides, st.sampled_from([0.0, 0.1, 0.5, 1.0]), seeds, st.sampled_from([1e-3, 0.13, 2.0]))
 def test_push_pull_equals_a_loop(height: int, width: int, share: float, seed: int, softness: float) -> None:
-    value, weight = sparse(height, width, share, seed)
-    levels = push_pull(value, weight, softness)
-    expected = slow_push_pull(value[0, 0].numpy(), weight[0, 0].numpy(), softness)
+    value, mask = sparse(height, width, share, seed)
+    levels = push_pull(value, mask, softness)
+    expected = slow_push_pull(value[0, 0].numpy(), mask[0, 0].numpy(), softness)
     assert len(levels) == len(expected) == math.ceil(math.log2(max(height, width))) + 1
-    for level, fill in zip(levels, expected, strict=True):
+    rows, columns = np.nonzero(mask[0, 0].numpy())
+    for i, (level, fill) in enumerate(zip(levels, expected, strict=True)):
         np.testing.assert_allclose(level.fill_B1HW[0, 0], fill, rtol=1e-9, atol=1e-12)
-        assert torch.equal(level.mask_B1HW, (level.count_B1HW > 0).double())
+        cells = np.zeros(fill.shape)
+        cells[rows >> i, columns >> i] = 1
+        np.testing.assert_array_equal(level.mask_B1HW[0, 0], cells)
         assert level.channels().shape == (1, 3, *fill.shape)
-        assert level.count_B1HW.sum() == weight.sum()
 
 
 @given(sides, sides, seeds, st.floats(-50, 50))
 def test_push_pull_is_a_partition_of_unity(height: int, width: int, seed: int, constant: float) -> None:
     """Adding a constant to all values adds it to every filled value, guided or not."""
     height, width = 4 * height, 4 * width
-    value, weight = sparse(height, width, 0.2, seed)
-    weight[0, 0, 0, 0], value[0, 0, 0, 0] = 1, 0.5  # at least one point
+    value, mask = sparse(height, width, 0.2, seed)
+    mask[0, 0, 0, 0], value[0, 0, 0, 0] = 1, 0.5  # at least one point
     guides = [
         torch.randn(1, 9, height, width, dtype=torch.float64),
         torch.randn(1, 9, height // 2, width // 2, dtype=torch.float64),
     ]
     for affinities in ([], guides):
-        levels = push_pull(value, weight, 0.1, affinities)
-        moved = push_pull((value + constant) * (weight > 0), weight, 0.1, affinities)
+        levels = push_pull(value, mask, 0.1, affinities)
+        moved = push_pull((value + constant) * mask, mask, 0.1, affinities)
         for a, b in zip(levels, moved, strict=True):
             torch.testing.assert_close(b.fill_B1HW, a.fill_B1HW + constant, rtol=1e-9, atol=1e-9)
-        low, high = value[weight > 0].min(), value[weight > 0].max()
+        low, high = value[mask > 0].min(), value[mask > 0].max()
         assert levels[0].fill_B1HW.min() >= low - 1e-9
         assert levels[0].fill_B1HW.max() <= high + 1e-9
 
@@ -108,9 +116,9 @@ def test_push_pull_is_a_partition_of_unity(height: int, width: int, seed: int, c
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (32, 32), (33, 2)])
 @pytest.mark.parametrize("softness", [1e-3, 1.0])
 def test_one_point_fills_the_map(size: tuple[int, int], softness: float) -> None:
-    value, weight = torch.zeros(2, 1, 1, *size).unbind(0)
-    value[0, 0, size[0] // 2, size[1] // 2], weight[0, 0, size[0] // 2, size[1] // 2] = 3.25, 1
-    for level in push_pull(value, weight, softness):
+    value, mask = torch.zeros(2, 1, 1, *size).unbind(0)
+    value[0, 0, size[0] // 2, size[1] // 2], mask[0, 0, size[0] // 2, size[1] // 2] = 3.25, 1
+    for level in push_pull(value, mask, softness):
         torch.testing.assert_close(level.fill_B1HW, torch.full_like(level.fill_B1HW, 3.25))
 
 
@@ -121,15 +129,27 @@ def test_no_point_fills_with_zero() -> None:
 
 @given(sides, sides, seeds)
 def test_push_pull_never_looks_at_masked_values(height: int, width: int, seed: int) -> None:
-    value, weight = sparse(height, width, 0.3, seed)
-    spoilt = torch.where(weight > 0, value, 1e9)
-    for a, b in zip(push_pull(value, weight), push_pull(spoilt, weight), strict=True):
+    value, mask = sparse(height, width, 0.3, seed)
+    spoilt = torch.where(mask > 0, value, 1e9)
+    for a, b in zip(push_pull(value, mask), push_pull(spoilt, mask), strict=True):
         assert torch.equal(a.fill_B1HW, b.fill_B1HW)
 
 
-def test_sum_pool_pads_odd_sides() -> None:
-    x = torch.arange(15.0).view(1, 1, 3, 5)
-    np.testing.assert_allclose(sum_pool(x)[0, 0], [[12, 20, 13], [21, 25, 14]])
+@given(sides, sides, seeds)
+def test_smooth_sum_equals_a_loop(height: int, width: int, seed: int) -> None:
+    value, _ = sparse(height, width, 1.0, seed)
+    np.testing.assert_allclose(smooth_sum(value)[0, 0], slow_smooth_sum(value[0, 0].numpy()), rtol=1e-9, atol=1e-12)
+
+
+def test_smooth_sum_keeps_the_total() -> None:
+    """Away from the border every point counts once in all windows together."""
+    value = torch.zeros(1, 1, 12, 15, dtype=torch.float64)
+    value[..., 3:9, 3:11] = torch.rand(6, 8, dtype=torch.float64)
+    torch.testing.assert_close(smooth_sum(value).sum(), value.sum())
+
+
+def test_box_sum() -> None:
+    np.testing.assert_allclose(box_sum(torch.arange(12.0).view(1, 1, 2, 6))[0, 0], [[14, 22, 30]])
 
 
 # ---------------------------------------------------------------- guided upsampling
@@ -170,8 +190,7 @@ def test_affinities_choose_the_neighbour() -> None:
 
 
 def test_encoding_is_free_of_the_scale() -> None:
-    value, count = sparse(64, 96, 0.02, 0, batch=2)
-    mask = (count > 0).double()
+    value, mask = sparse(64, 96, 0.02, 0, batch=2)
     levels = PromptEncoding()(value, mask, 5)
     assert [level.fill_B1HW.shape[-2:] for level in levels] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
     for a, b in zip(levels, PromptEncoding()((value + 7) * mask, mask, 5), strict=True):

@@ -42,8 +42,8 @@ def push_pull(
 
     A cell that is reached by points of total weight w and weighted mean m becomes (w m + softness * coarser) / (w +
     softness): a partition of unity at every level, so that adding a constant to all values adds it to every filled
-    value. `mask` is 0 or 1. `affinities[i]` (B, 9, H_i, W_i) guides how level i takes from its 3x3 coarser neighbours;
-    without one, that is bilinear.
+    value. `mask` is 0 or 1; values where it is 0 do not count, but must be finite. `affinities[i]` (B, 9, H_i, W_i)
+    guides how level i takes from its 3x3 coarser neighbours; without one, that is bilinear.
     """
     sums, masks = [(value_B1HW * mask_B1HW, mask_B1HW)], [mask_B1HW]
     while max(masks[-1].shape[-2:]) > 1:

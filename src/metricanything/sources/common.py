@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,9 +46,23 @@ def load_each(
     return frames()
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below `folder` at any depth, sorted; linked folders are followed, hidden files left out."""
+    seen: set[str] = set()
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link back to where we have been
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(root) / name for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
 def list_images(folder: Path) -> list[Path]:
     """Image files below `folder` at any depth, sorted by path."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return [p for p in files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def read_dataset_record(*folders: Path) -> dict[str, Any]:

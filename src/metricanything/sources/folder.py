@@ -32,6 +32,7 @@ from metricanything.sources.common import (
     IMAGE_SUFFIXES,
     OnError,
     camera_from_record,
+    files_below,
     list_images,
     load_each,
     read_dataset_record,
@@ -69,7 +70,7 @@ def read(
     defaults = _Defaults(read_dataset_record(path), path.resolve().name, depth_scale, fov_x)
     items: list[Any]
     load: Callable[[Any], Frame]
-    if metas := sorted(path.rglob("meta.json")):
+    if metas := [p for p in files_below(path) if p.name == "meta.json"]:
         items, load = metas, partial(_load_frame_folder, path, defaults)
     else:
         items, load = _stems(path), partial(_load_stem, path, defaults)
@@ -91,7 +92,7 @@ def _load_frame_folder(root: Path, defaults: _Defaults, meta: Path) -> Frame:
 def _stems(root: Path) -> list[str]:
     """Names (relative, without suffix) that have an image or a depth map; a missing partner is an error of the item."""
     images = [p.relative_to(root / "images") for p in list_images(root / "images")]
-    depths = [p.relative_to(root / "depth") for p in (root / "depth").rglob("*") if p.suffix.lower() in _DEPTH_SUFFIXES]
+    depths = [p.relative_to(root / "depth") for p in files_below(root / "depth") if p.suffix.lower() in _DEPTH_SUFFIXES]
     return sorted({p.with_suffix("").as_posix() for p in [*images, *depths]})
 
 

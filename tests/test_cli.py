@@ -1,0 +1,311 @@
+"""The command line: quick to start, one clear line for every mistake, exit codes, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import metricanything
+from metricanything import cli, samples
+from metricanything.core import codecs
+from metricanything.core.camera import Camera
+from metricanything.data.shards import Shards
+from metricanything.models.checkpoint import save_model
+from metricanything.models.registry import MODELS
+
+HELDOUT = samples.path("heldout")
+
+
+def run(*arguments: object) -> int:
+    """Exit code of the command line, in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(a) for a in arguments])
+    return int(stopped.value.code or 0)
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The only line on stderr."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint of every model for small inputs; the teacher knows nothing of the image and follows its prompt."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    paths = {}
+    for name, spec in MODELS.items():
+        network = spec.build()
+        if name == "compact-teacher":
+            torch.nn.init.ones_(network.anchor.raw_gain)
+            torch.nn.init.zeros_(network.decoder.head[1].weight)
+            network.decoder.head[1].bias.data = torch.tensor([0.0, 5.0])  # every pixel is inside the mask
+        paths[name] = folder / f"{name}.safetensors"
+        save_model(paths[name], network, name, {"input_side": 96})
+    return paths
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_help_and_import_load_nothing_heavy() -> None:
+    heavy = ("torch", "scipy", "matplotlib", "rich", "tyro", "PIL")
+    code = (
+        "import sys, metricanything, metricanything.cli as c\n"
+        "try: c.main(['--help'])\nexcept SystemExit as e: assert not e.code\n"
+        f"loaded = [m for m in {heavy!r} if m in sys.modules]\nassert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_explains_itself_without_torch(verb: str) -> None:
+    code = (
+        "import sys, metricanything.cli as c\n"
+        f"try: c.main([{verb!r}, '--help'])\nfinally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"metricanything {verb}" in done.stdout
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.strip() == f"metricanything {metricanything.__version__}"
+
+
+def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predcit") == 2
+    assert "no verb 'predcit'" in error_line(capsys)
+
+
+def test_predict_writes_what_was_asked(photo: Path, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    formats = ("png16", "npy", "exr", "pfm", "ply", "colour")
+    model = checkpoints["compact-depthmap"]
+    assert run("predict", photo, "-o", tmp_path / "out", "--model", model, "--fov-x", 60, "--format", *formats) == 0
+    folder = tmp_path / "out" / "photo"
+    names = {"depth.png", "depth.npy", "depth.exr", "depth.pfm", "points.ply", "depth_colour.png", "camera.json"}
+    assert {p.name for p in folder.iterdir()} == names
+    assert codecs.read_depth(folder / "depth.npy").shape == (60, 80)
+    record = json.loads((folder / "camera.json").read_text())
+    assert record["camera_source"] == "given"
+    assert record["camera"]["params"][0] == pytest.approx(40 / np.tan(np.deg2rad(30)))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".png", ".exr", ".pfm", ".csv", ".ply"])
+def test_predict_reads_every_prompt_form(
+    suffix: str, photo: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """A plane at 2.5 m given in any form comes out as a plane at 2.5 m, because the model follows its prompt."""
+    prompt = tmp_path / f"prompt{suffix}"
+    sparse = np.full((60, 80), np.nan, np.float32)
+    sparse[::2, ::2] = 2.5
+    camera = Camera.from_fov(60, 80, 60)
+    uv = np.argwhere(np.isfinite(sparse))[:, ::-1] + 0.5
+    if suffix == ".csv":
+        np.savetxt(prompt, np.column_stack([uv, np.full(len(uv), 2.5)]), delimiter=",", header="u,v,depth")
+    elif suffix == ".ply":
+        rays = camera.unproject(uv)
+        codecs.write_ply(prompt, (rays / rays[:, 2:] * 2.5).astype(np.float32))
+    else:
+        next(f for f in codecs.DEPTH_FORMATS.values() if f.suffix == suffix).write(prompt, sparse)
+    code = run("predict", photo, "-o", tmp_path / "out", "--model", checkpoints["compact-teacher"], "--prompt", prompt,
+               "--fov-x", 60, "--format", "npy", "pfm")  # fmt: skip
+    assert code == 0
+    written = codecs.read_depth(tmp_path / "out" / "photo" / "depth.npy")
+    np.testing.assert_allclose(written, 2.5, rtol=1e-3)
+
+
+def test_a_bad_image_is_skipped_and_the_exit_code_says_so(
+    photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(photo.read_bytes())
+    (folder / "torn.png").write_bytes(photo.read_bytes()[:900])
+    (folder / "text.jpg").write_text("not an image")
+    model = checkpoints["compact-depthmap"]
+    assert run("predict", folder, "-o", tmp_path / "out", "--model", model, "--fov-x", 60) == 2
+    output = capsys.readouterr()
+    assert (tmp_path / "out" / "good" / "depth.png").exists()
+    assert not (tmp_path / "out" / "torn").exists()
+    assert "torn.png" in output.err
+    assert "text.jpg" in output.err
+    assert "1 of 3 images" in output.out
+
+
+def test_output_inside_the_input_folder_is_not_predicted_again(
+    photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("predict", tmp_path, "-o", tmp_path / "out", "--model", checkpoints["compact-depthmap"], "--fov-x", 60)
+    assert run(*arguments) == 0
+    assert run(*arguments) == 0
+    assert "1 of 1 images" in capsys.readouterr().out.splitlines()[-1]
+
+
+BAD_PREDICTIONS = {
+    "no images": ([], "no images given"),
+    "missing file": (["nothing.jpg"], "no such file"),
+    "empty folder": (["EMPTY"], "no images in this folder"),
+    "unknown model": (["PHOTO", "--model", "gpt"], "neither a model name"),
+    "missing checkpoint": (["PHOTO", "--model", "nothing.safetensors"], "no such checkpoint"),
+    "garbage checkpoint": (["PHOTO", "--model", "GARBAGE"], "not a safetensors file"),
+    "unknown format": (["PHOTO", "--format", "bmp"], "output format 'bmp' is unknown"),
+    "missing prompt": (["PHOTO", "--prompt", "nothing.npy"], "no such prompt"),
+    "two cameras": (["PHOTO", "--fov-x", "60", "--camera", "c.json"], "give one of them"),
+    "bad batch": (["PHOTO", "--batch-size", "0"], "--batch-size"),
+    "one prompt for many": (["PHOTO", "OTHER", "--prompt", "PHOTO"], "one prompt for 2 images"),
+    "bad device": (["PHOTO", "--device", "abacus", "--model", "MODEL"], "not available"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PREDICTIONS)
+def test_predict_mistakes_get_one_line(
+    case: str, photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, expected = BAD_PREDICTIONS[case]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "garbage.safetensors").write_bytes(b"\x00\x01garbage" * 9)
+    (tmp_path / "other.png").write_bytes(photo.read_bytes())
+    places = {
+        "PHOTO": photo,
+        "OTHER": tmp_path / "other.png",
+        "EMPTY": tmp_path / "empty",
+        "GARBAGE": tmp_path / "garbage.safetensors",
+        "MODEL": checkpoints["compact-depthmap"],
+    }
+    assert run("predict", *(places.get(a, a) for a in arguments), "-o", tmp_path / "out") == 2
+    assert expected in error_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+BAD_PROMPTS = {
+    "millimetres": (np.full((60, 80), 2500.0, np.float32), "millimetres"),
+    "empty": (np.full((60, 80), np.nan, np.float32), "no measurement"),
+    "another aspect": (np.full((60, 60), 2.5, np.float32), "another aspect ratio"),
+    "not a map": (np.ones((3, 4, 5), np.float32), "depth"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PROMPTS)
+def test_bad_prompts_are_named(
+    case: str, photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values, expected = BAD_PROMPTS[case]
+    np.save(tmp_path / "prompt.npy", values)
+    teacher = checkpoints["compact-teacher"]
+    code = run("predict", photo, "-o", tmp_path / "o", "--prompt", tmp_path / "prompt.npy", "--model", teacher)
+    assert code == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert len(message.strip().splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(
+    photo: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    import errno
+    import os
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code = run("predict", photo, "-o", tmp_path / "out", "--model", checkpoints["compact-depthmap"], "--fov-x", 60)
+    assert code == 2
+    assert "disk is full" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
+
+
+def test_failures_of_ours_exit_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from metricanything.models import registry
+
+    def broken() -> list[object]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(registry, "list_models", broken)
+    assert run("models") == 1
+    assert "internal error (RuntimeError: a bug)" in error_line(capsys)
+
+
+def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from metricanything.models import registry
+
+    def interrupted() -> list[object]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "list_models", interrupted)
+    assert run("models") == 130
+    assert "interrupted" in error_line(capsys)
+
+
+def test_models_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models") == 0
+    assert all(name in capsys.readouterr().out for name in [*MODELS][:1])
+
+
+def test_doctor_passes_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = run("doctor")
+    output = capsys.readouterr().out
+    assert "every model runs" in output
+    assert code == (2 if re.search(r"^problem", output, re.M) else 0)
+
+
+def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(samples.SAMPLES, "nowhere", "folder")
+    assert run("doctor") == 2
+    assert "missing nowhere" in capsys.readouterr().out
+
+
+def test_ingest_lists_formats_and_writes_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("ingest") == 0
+    assert "colmap" in capsys.readouterr().out
+    assert run("ingest", "tum", samples.path("tum_desk"), "-o", tmp_path / "shards") == 0
+    assert len(Shards(tmp_path / "shards")) == 2
+    assert run("ingest", "tum", samples.path("tum_desk"), "-o", tmp_path / "shards") == 2
+    assert "holds shards already" in capsys.readouterr().err
+
+
+def test_ingest_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("ingest", "tum", samples.path("tum_desk")) == 2
+    assert "--output" in error_line(capsys)
+    assert run("ingest", "nonsense", tmp_path, "-o", tmp_path / "s") == 2
+    assert "unknown" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run("ingest", "folder", tmp_path / "empty", "-o", tmp_path / "s") == 2
+    assert "no frames found" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+def test_ingest_reports_and_skips_bad_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.copytree(HELDOUT, tmp_path / "data")
+    victim = next((tmp_path / "data").rglob("image.jpg"))
+    victim.write_bytes(victim.read_bytes()[:2000])
+    assert run("ingest", "folder", tmp_path / "data", "-o", tmp_path / "shards") == 2
+    captured = capsys.readouterr()
+    assert str(victim) in captured.err.replace("\n", "")
+    assert len(Shards(tmp_path / "shards")) == len(list(HELDOUT.rglob("image.jpg"))) - 1
