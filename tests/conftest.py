@@ -43,14 +43,14 @@ def plane_frame(seed: int = 0, height: int = 48, width: int = 64, **fields: Any)
     shade = np.clip(255 / (1 + depth / 3), 0, 255)[..., None] * rng.uniform(0.5, 1.0, 3)
     image = np.clip(shade + rng.normal(0, 4, (height, width, 1)), 0, 255).astype(np.uint8)
     image[: height // 8], depth[: height // 8] = (200, 220, 255), np.inf
-    defaults = dict(
-        name=f"planes/{seed:03d}",
-        camera=camera,
-        kind="rendered",
-        sensor="synthetic",
-        source="planes",
-        licence="CC0-1.0",
-    )
+    defaults = {
+        "name": f"planes/{seed:03d}",
+        "camera": camera,
+        "kind": "rendered",
+        "sensor": "synthetic",
+        "source": "planes",
+        "licence": "CC0-1.0",
+    }
     return Frame(image=image, depth=depth.astype(np.float32), **{**defaults, **fields})
 
 
@@ -81,7 +81,5 @@ def tiny_config() -> DepthConfig:
     from metricanything.models.encoder import EncoderConfig
     from metricanything.models.teacher import DepthConfig
 
-    encoder = EncoderConfig(
-        widths=(8, 8, 16, 16), blocks=(1, 1, 1), token_width=32, token_blocks=1, heads=2
-    )
+    encoder = EncoderConfig(widths=(8, 8, 16, 16), blocks=(1, 1, 1), token_width=32, token_blocks=1, heads=2)
     return DepthConfig(encoder, DecoderConfig(widths=(8, 8, 16, 16), fusion_width=8))

@@ -200,7 +200,7 @@ def mixture(shards: Shards, seed: int = 0, **options: object) -> Mixture:
 
 def test_batch_is_a_function_of_seed_and_step(shards: Shards) -> None:
     """In any order, from any instance, with any cache."""
-    first, second = mixture(shards), mixture(Shards(shards.folder), cached_frames=1)
+    first, second = mixture(shards), mixture(Shards(shards.folder), cache_bytes=1)
     forward = [first.batch(k) for k in range(6)]
     backward = [second.batch(k) for k in reversed(range(6))][::-1]
     for a, b in zip(forward, backward, strict=True):
@@ -239,7 +239,9 @@ def test_weights_are_respected(shards: Shards) -> None:
     assert share({"drive": 0}) == 0
 
 
-@pytest.mark.parametrize("weights", [{"drives": 1.0}, {"drive": -1.0}, {"drive": 0, "planes": 0}, {"drive": float("nan")}])
+@pytest.mark.parametrize(
+    "weights", [{"drives": 1.0}, {"drive": -1.0}, {"drive": 0, "planes": 0}, {"drive": float("nan")}]
+)
 def test_bad_weights(shards: Shards, weights: dict[str, float]) -> None:
     with pytest.raises(InputError, match="must be >= 0, for sources among planes, drive"):
         mixture(shards, weights=weights)

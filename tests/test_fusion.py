@@ -261,6 +261,17 @@ def test_at_gain_one_the_prompt_sets_the_scale(tiny_config: DepthConfig, factor:
 
 
 @torch.inference_mode()
+def test_bfloat16_keeps_the_metres_of_the_prompt(tiny_config: DepthConfig) -> None:
+    """A network of lower precision must not round what was measured: log C has steps of 1.6 % there."""
+    network, (image, prompt) = teacher(tiny_config, gain=1).bfloat16(), image_and_prompt(1)
+    for parameter in network.decoder.head.parameters():
+        parameter.zero_()
+    prompt.zero_()[0, 0, ::7, ::5] = 0.01234
+    log_c = network(image.bfloat16(), prompt).log_c_B1HW
+    torch.testing.assert_close(log_c.float().exp(), torch.full_like(prompt, 0.01234), rtol=1e-3, atol=0)
+
+
+@torch.inference_mode()
 def test_one_point_at_gain_one_is_met_on_a_flat_prediction(tiny_config: DepthConfig) -> None:
     network, (image, prompt) = teacher(tiny_config, gain=1), image_and_prompt(1)
     for parameter in network.decoder.head.parameters():

@@ -78,8 +78,25 @@ def test_names_parse() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "-", "uniform-", "uniform-0", "uniform-00", "uniform-05", "uniform--5", "uniform-x", "uniform-5-5", "uniform-²"]
-    + ["uniform-1.5", "uniform 500", "Uniform", "radar", "lidar8", "grid-8\n", "uniform-" + "9" * 5000],
+    [
+        "",
+        "-",
+        "uniform-",
+        "uniform-0",
+        "uniform-00",
+        "uniform-05",
+        "uniform--5",
+        "uniform-x",
+        "uniform-5-5",
+        "uniform-²",
+        "uniform-1.5",
+        "uniform 500",
+        "Uniform",
+        "radar",
+        "lidar8",
+        "grid-8\n",
+        "uniform-" + "9" * 5000,
+    ],
 )
 def test_bad_names(name: str) -> None:
     with pytest.raises(InputError, match="use for example uniform-500, lidar-8, grid-8") as caught:
@@ -142,7 +159,7 @@ def test_uniform_bounds() -> None:
 def beams(lines: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixel coordinates of all beams by rotating the optical axis: first the yaw, then the pitch of the scanner's ray.
 
-    float64, from the unit vector (sin yaw cos pitch, sin pitch, cos yaw cos pitch) through K = [f 0 w/2; 0 f h/2], f = h.
+    float64, from (sin yaw cos pitch, sin pitch, cos yaw cos pitch) through K = [f 0 w/2; 0 f h/2] with f = h.
     """
     pitch, yaw = np.linspace(-0.5, 0.5, lines), np.linspace(-np.pi / 2.1, np.pi / 2.1, 200)
     ray = np.array([[(np.sin(y) * np.cos(p), np.sin(p), np.cos(y) * np.cos(p)) for y in yaw] for p in pitch])
@@ -221,7 +238,9 @@ def test_grid_positions(height: int, width: int, factor: int) -> None:
 
 
 def test_grid_factors_vary() -> None:
-    counts = Grid(factors=(4, 32)).draw(torch.ones(60, 128, 128), torch.Generator().manual_seed(0)).flatten(1).sum(dim=1)
+    counts = (
+        Grid(factors=(4, 32)).draw(torch.ones(60, 128, 128), torch.Generator().manual_seed(0)).flatten(1).sum(dim=1)
+    )
     assert 4**2 <= counts.min() < 8**2
     assert 20**2 < counts.max() <= 32**2
 

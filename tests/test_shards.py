@@ -24,7 +24,7 @@ MakeFrame = Callable[..., Frame]
 
 @pytest.fixture
 def frames(make_frame: MakeFrame) -> list[Frame]:
-    """Five frames that use every field: two sources, sigma, a pose, distortion, unknown depth, and a name of Unicode."""
+    """Five frames that use every field: two sources, sigma, a pose, distortion, unknown depth, a name in Unicode."""
     rng = np.random.default_rng(0)
     pose = np.eye(4)
     pose[:3, 3] = (0.1, -2.5, 1e-7)
@@ -211,7 +211,8 @@ def test_damaged_bytes_name_the_shard(frames: list[Frame], tmp_path: Path, membe
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("camera", {}), ("camera", None), ("kind", "guessed"), ("world_from_cam", [[1.0]]), ("licence", None)]
+    ("key", "value"),
+    [("camera", {}), ("camera", None), ("kind", "guessed"), ("world_from_cam", [[1.0]]), ("licence", None)],
 )
 def test_wrong_record_names_the_shard(frames: list[Frame], tmp_path: Path, key: str, value: Any) -> None:
     """A record that is JSON but not ours; None here removes the key."""

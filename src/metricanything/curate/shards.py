@@ -32,7 +32,8 @@ def write_shards(
 ) -> int:
     """Write `frames` in order into `folder` and return how many there were; the same frames give the same bytes.
 
-    Every shard appears whole or not at all. Raises InputError when there are no frames.
+    Every shard appears whole or not at all; an earlier set in the folder is replaced. Raises InputError when there are
+    no frames.
     """
     folder = Path(folder)
     entries: list[dict[str, Any]] = []
@@ -57,6 +58,8 @@ def write_shards(
         flush()
     if not entries:
         raise InputError(f"{folder}: no frames to write; the sources gave none")
+    for left_over in set(folder.glob("shard-*.tar")) - {folder / name for name in shards}:
+        left_over.unlink()  # of an earlier, longer set: readers that list the folder must not find it
     write_json(folder / INDEX, {"version": 1, "shards": shards, "frames": entries})
     return len(entries)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metricanything.core.errors import InputError
+from metricanything.core.frame import Frame
 from metricanything.data.augment import random_view
 from metricanything.data.shards import Shards
 
@@ -59,7 +59,7 @@ class Mixture:
         batch_size: int,
         seed: int,
         weights: dict[str, float] | None = None,
-        cached_frames: int = 2048,
+        cache_bytes: int = 1_000_000_000,
     ) -> None:
         self.sizes, self.batch_size, self.seed = tuple(sizes), batch_size, seed
         sources = shards.sources()
@@ -68,7 +68,7 @@ class Mixture:
         if not set(weights or {}) <= set(self._members) or not (share >= 0).all() or not share.sum() > 0:
             raise InputError(f"mixture weights {weights} must be >= 0, for sources among {', '.join(self._members)}")
         self._share = share / share.sum()
-        self._frame = lru_cache(maxsize=cached_frames)(shards.frame)
+        self._shards, self._cache, self._cache_left = shards, dict[int, Frame](), cache_bytes
 
     def batch(self, step: int) -> Batch:
         """Batch number `step`; all its images have one of `sizes` (height, width)."""
@@ -90,6 +90,17 @@ class Mixture:
             metric_B=torch.tensor([f.scale == "metric" for f in frames]),
             names=tuple(f.name for f in frames),
         )
+
+    def _frame(self, number: int) -> Frame:
+        """Decoded frames are kept until the budget is spent; with uniform draws, evicting would gain nothing."""
+        if number in self._cache:
+            return self._cache[number]
+        frame = self._shards.frame(number)
+        size = frame.image.nbytes + frame.depth.nbytes
+        if size <= self._cache_left:
+            self._cache[number] = frame
+            self._cache_left -= size
+        return frame
 
 
 def _plane(rays: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def read_image_input(image: ImageInput, name: str = "image") -> tuple[NDArray[np
     return np.ascontiguousarray(array), None
 
 
-def _read_pil(image: PILImage, name: str) -> NDArray[np.uint8]:
+def _read_pil(image: Any, name: str) -> NDArray[np.uint8]:
     """Upright uint8 (H, W, 3), as `read_image` gives for its file; Pillow may decode the file only now."""
     from PIL import ImageOps
 

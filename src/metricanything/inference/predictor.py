@@ -193,7 +193,7 @@ class Model:
             prompt_B1HW = torch.stack(
                 [_prompt_map(item, f, height, width) for item, f in zip(items, focal_B, strict=True)]
             )
-            output = self.network(image_B3HW, prompt_B1HW.to(self.device, self.dtype))
+            output = self.network(image_B3HW, prompt_B1HW.to(self.device))
         else:
             output = self.network(image_B3HW)
         log_c, logit = output.log_c_B1HW.float().cpu(), output.mask_logit_B1HW.float().cpu()

@@ -23,4 +23,4 @@ class CompactDepthMap(nn.Module):
     def forward(self, image_B3HW: Tensor) -> DepthOutput:
         """RGB in [0, 1] (B, 3, H, W) -> log canonical inverse depth and mask logit."""
         raw, _ = self.decoder(self.encoder(image_B3HW))
-        return depth_output(raw[:, :1] + LOG_C_START, raw[:, 1:], (image_B3HW.shape[-2], image_B3HW.shape[-1]))
+        return depth_output(raw[:, :1].float() + LOG_C_START, raw[:, 1:], (image_B3HW.shape[-2], image_B3HW.shape[-1]))

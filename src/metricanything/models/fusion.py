@@ -131,7 +131,8 @@ class PromptFusion(nn.Module):
 
     def forward(self, x_BCHW: Tensor, level: PromptLevel, prompted_B111: Tensor) -> Tensor:
         """Unprompted samples (prompted = 0) pass unchanged."""
-        return x_BCHW + prompted_B111 * self.out(F.relu(self.conv2(F.relu(self.conv1(level.channels())))))
+        prompt = level.channels().to(x_BCHW.dtype)
+        return x_BCHW + prompted_B111.to(x_BCHW.dtype) * self.out(F.relu(self.conv2(F.relu(self.conv1(prompt)))))
 
 
 class PromptAnchor(nn.Module):
@@ -164,6 +165,6 @@ class PromptAnchor(nn.Module):
         mean = box_sum(prompt_log_c_B1HW * mask_B1HW) / count.clamp_min(1)
         mask = (count > 0).to(count)
         residual = (mean - log_c_B1hw) * mask
-        affinities = [head(x) for head, x in zip(self.affinities, features, strict=True)]
-        fill = push_pull(residual, mask, F.softplus(self.raw_softness), affinities)[0].fill_B1HW
+        affinities = [head(x).float() for head, x in zip(self.affinities, features, strict=True)]
+        fill = push_pull(residual, mask, F.softplus(self.raw_softness.float()), affinities)[0].fill_B1HW
         return log_c_B1hw + self.gain * fill

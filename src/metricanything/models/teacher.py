@@ -59,12 +59,13 @@ class CompactTeacher(nn.Module):
         size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
         if prompt_c_B1HW is None:
             raw, _ = self.decoder(features)
-            return depth_output(raw[:, :1] + LOG_C_START, raw[:, 1:], size)
+            return depth_output(raw[:, :1].float() + LOG_C_START, raw[:, 1:], size)
         measured = torch.isfinite(prompt_c_B1HW) & (prompt_c_B1HW > 0)
-        mask = measured.to(image_B3HW)
-        prompt_log_c = torch.where(measured, prompt_c_B1HW, 1.0).log()
+        # What was measured stays float32 in a network of lower precision: bf16 would round metres by 0.4 %.
+        mask = measured.float()
+        prompt_log_c = torch.where(measured, prompt_c_B1HW, 1.0).float().log()
         prompted = mask.amax(dim=(1, 2, 3), keepdim=True)
         levels = self.encoding(prompt_log_c, mask, stages=len(features))
         raw, pyramid = self.decoder(features, levels, prompted)
-        log_c = self.anchor(raw[:, :1] + LOG_C_START, prompt_log_c, mask, pyramid)
+        log_c = self.anchor(raw[:, :1].float() + LOG_C_START, prompt_log_c, mask, pyramid)
         return depth_output(log_c, raw[:, 1:], size)

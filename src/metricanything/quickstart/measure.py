@@ -57,7 +57,7 @@ def prompts_of(frame: Frame, number: int, seed: int) -> dict[str, SparsePrompt]:
 def measure(run: Run) -> None:
     """Write `results.json` and the predictions of the trained models."""
     frames = heldout()
-    teacher, untrained = (load(run.model(n), device="cpu") for n in ("compact-teacher", "untrained-teacher"))
+    teacher, untrained = (load(run.model(n), device="cpu") for n in ("compact-teacher", "untrained-compact-teacher"))
     students = {name: load(run.model(name), device="cpu") for name in STUDENTS}
     students |= {f"untrained {name}": load(run.model(f"untrained-{name}"), device="cpu") for name in STUDENTS}
     constant = _typical_depth(Shards(run.shards))
@@ -67,7 +67,7 @@ def measure(run: Run) -> None:
         for number, frame in enumerate(frames):
             for pattern, prompt in prompts_of(frame, number, run.settings.seed).items():
                 prediction = teacher.predict(frame.image, prompt=prompt, camera=frame.camera)
-                prediction.save(run.prediction(frame.name, f"teacher-{pattern}"), ("png16", "npy", "colour"))
+                prediction.save(run.prediction(frame.name, f"teacher-{pattern}"), ("png16", "npy", "colour", "ply"))
                 maps = {TEACHER: prediction.depth, UNTRAINED: _depth(untrained, frame, prompt)}
                 maps |= {
                     name: b.complete(prompt.uv, prompt.depth, frame.height, frame.width)
@@ -104,8 +104,8 @@ def _prompt_free(run: Run, frame: Frame, students: dict[str, Model], constant: f
         recovered: Prediction | None = model.predict(frame.image) if model.spec.task == "points" else None
         rows.append(_free_row(frame, name, prediction.depth, recovered))
         if not name.startswith("untrained"):
-            formats = ("png16", "npy", "colour", "ply")
-            prediction.save(run.prediction(frame.name, name), formats)
+            # The point map is kept with the camera that the model recovered by itself.
+            (recovered or prediction).save(run.prediction(frame.name, name), ("png16", "npy", "colour", "ply"))
     return [*rows, _free_row(frame, CONSTANT, np.full(frame.depth.shape, constant, dtype=np.float32), None)]
 
 

@@ -40,11 +40,8 @@ def aggregate(run: Run) -> None:
 
 def pretrain(run: Run) -> None:
     """Train the prompt-based teacher on prompts drawn from the frames' own depth."""
-    torch.manual_seed(run.settings.seed)
     config = quickstart_teacher(run.settings.teacher_steps, run.settings.seed)
-    network = get_spec("compact-teacher").build()
-    if not run.model("untrained-teacher").exists():
-        save_model(run.model("untrained-teacher"), network, "compact-teacher", {"input_side": INPUT_SIDE, "steps": 0})
+    network = new_network(run, "compact-teacher")
     _train(run, "compact-teacher", network, teacher_loss, Shards(run.shards), config, "2 pretrain teacher")
 
 
@@ -61,14 +58,24 @@ def distil(run: Run) -> None:
     """Train both students on the teacher's labels, from the teacher's image encoder."""
     teacher, _, _ = load_model(run.model("compact-teacher"))
     for name in STUDENTS:
-        torch.manual_seed(run.settings.seed)
         config = quickstart_student(run.settings.student_steps, run.settings.seed)
-        network = get_spec(name).build()
-        if not run.model(f"untrained-{name}").exists():
-            save_model(run.model(f"untrained-{name}"), network, name, {"input_side": INPUT_SIDE, "steps": 0})
-        start_from(network, teacher)
+        network = new_network(run, name)
+        if not get_spec(name).weights_path().is_file():
+            start_from(network, teacher)
         title = f"3 distil {name.removeprefix('compact-')} student"
         _train(run, name, network, LOSSES[name], Shards(run.labels), config, title)
+
+
+def new_network(run: Run, name: str) -> nn.Module:
+    """The network to train: with its bundled weights where this version has them, freshly initialised otherwise.
+
+    The freshly initialised one is saved too, as `untrained-NAME`, to be measured beside the trained one.
+    """
+    torch.manual_seed(run.settings.seed)
+    spec = get_spec(name)
+    network = spec.build()
+    save_model(run.model(f"untrained-{name}"), network, name, {"input_side": INPUT_SIDE, "steps": 0})
+    return load_model(spec.weights_path())[0] if spec.weights_path().is_file() else network
 
 
 def start_from(student: nn.Module, teacher: nn.Module) -> None:
