@@ -121,7 +121,7 @@ def camera_from_record(record: dict[str, Any], width: int, height: int, where: P
 
 def same_aspect(width: int, height: int, other_width: int, other_height: int) -> bool:
     """Whether two sizes show the same view: equal aspect ratio up to the rounding of the smaller one to pixels."""
-    return abs(width * other_height - height * other_width) <= max(width, height, other_width, other_height)
+    return abs(width * other_height - height * other_width) < max(width, height, other_width, other_height)
 
 
 def require_file(path: Path, remedy: str) -> Path:
