@@ -2,7 +2,7 @@
 
     python scripts/build_samples.py DATA [--only colmap_hospital …]
 
-DATA holds the originals: train/tartanair_p, validation/{open3d_redwood,posecnn_ycb,slambook_icl,promptda},
+DATA holds the originals: train/tartanair_p, validation/{open3d_redwood,posecnn_ycb,promptda},
 raw/slambook/ch7 and raw/opencalib, each frame as FRAME/{image.jpg, depth.png, meta.json} outside raw. Needs the extra
 `colmap`. Takes about ten seconds on one core. Every number that describes a sample is measured here and stored in it.
 """
@@ -32,7 +32,6 @@ _FIRST, _LAST = "000066", "000133"
 _HELDOUT = {
     "open3d_redwood": ("00000", "00004"),
     "posecnn_ycb": ("000001", "000004"),
-    "slambook_icl": ("1", "4"),
     "promptda": ("example",),
 }
 

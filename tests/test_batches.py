@@ -220,7 +220,7 @@ def test_batch_contents(shards: Shards) -> None:
         assert batch.image_B3HW.dtype == batch.depth_BHW.dtype == batch.focal_B.dtype == torch.float32
         assert 0 <= batch.image_B3HW.min() <= batch.image_B3HW.max() <= 1
         assert batch.plane_BHW2.shape == (3, height, width, 2)
-        assert batch.rendered_B.tolist() == batch.metric_B.tolist() == [n.startswith("planes") for n in batch.names]
+        assert batch.trusted_B.tolist() == batch.metric_B.tolist() == [n.startswith("planes") for n in batch.names]
         # x / z of neighbouring columns differ by 1 / fx, and the focal is in widths.
         step = (batch.plane_BHW2[:, 0, -1, 0] - batch.plane_BHW2[:, 0, 0, 0]) / (width - 1)
         torch.testing.assert_close(1 / step / width, batch.focal_B, rtol=1e-4, atol=0)
@@ -235,15 +235,15 @@ def test_weights_are_respected(shards: Shards) -> None:
 
     assert share(None) == pytest.approx(2 / 5, abs=0.06)  # sqrt(4) : sqrt(9)
     assert share({"drive": 1, "planes": 4}) == pytest.approx(0.2, abs=0.05)
-    assert share({"drive": 3}) == pytest.approx(0.5, abs=0.06)  # the other keeps its default of sqrt(9)
-    assert share({"drive": 0}) == 0
+    assert share({"drive": 3}) == 1  # what is not named is not drawn
+    assert share({"planes": 2, "drive": 0}) == 0
 
 
 @pytest.mark.parametrize(
     "weights", [{"drives": 1.0}, {"drive": -1.0}, {"drive": 0, "planes": 0}, {"drive": float("nan")}]
 )
 def test_bad_weights(shards: Shards, weights: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="must be >= 0, for sources among planes, drive"):
+    with pytest.raises(InputError, match="must be >= 0, for sources among drive, planes"):
         mixture(shards, weights=weights)
 
 

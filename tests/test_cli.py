@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import source_fixtures
 import torch
 from PIL import Image
 
@@ -151,13 +152,80 @@ def test_a_bad_image_is_skipped_and_the_exit_code_says_so(
     assert "1 of 3 images" in output.out
 
 
-def test_output_inside_the_input_folder_is_not_predicted_again(
-    photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("form", ["below", "the same", "above"])
+def test_outputs_in_and_around_the_input_folder_are_not_predicted_again(
+    form: str, photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("predict", tmp_path, "-o", tmp_path / "out", "--model", checkpoints["compact-depthmap"], "--fov-x", 60)
-    assert run(*arguments) == 0
+    photos = tmp_path / "photos"
+    (photos / "trip").mkdir(parents=True)
+    photo.rename(photos / "trip" / "photo.png")
+    output = {"below": photos / "out", "the same": photos, "above": tmp_path}[form]
+    arguments = ("predict", photos, "-o", output, "--model", checkpoints["compact-depthmap"], "--fov-x", 60)
+    for _ in range(2):
+        assert run(*arguments) == 0
+        assert "1 of 1 images" in capsys.readouterr().out.splitlines()[-1]
+    assert (output / "trip" / "photo" / "depth_colour.png").exists()
+    # As an interrupt leaves it: the record is what is written last.
+    (output / "trip" / "photo" / "camera.json").unlink()
     assert run(*arguments) == 0
     assert "1 of 1 images" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_folder_of_outputs_alone_is_refused_for_that_reason(
+    photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = checkpoints["compact-depthmap"]
+    assert run("predict", photo, "-o", tmp_path / "out", "--model", model, "--fov-x", 60) == 0
+    capsys.readouterr()
+    assert run("predict", tmp_path / "out", "-o", tmp_path / "again", "--model", model) == 2
+    assert "all 2 images in this folder are depth maps that an earlier prediction wrote" in error_line(capsys)
+
+
+@pytest.mark.parametrize("record", [None, "{}", "[", '{"fx": 1, "fy": 1, "cx": 1, "cy": 1}'])
+def test_a_photograph_named_depth_is_no_output(
+    record: str | None, photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the record of a prediction beside it makes it one."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    photo.rename(photos / "depth.png")
+    if record is not None:
+        (photos / "camera.json").write_text(record)
+    model = checkpoints["compact-depthmap"]
+    assert run("predict", photos, "-o", tmp_path / "out", "--model", model, "--fov-x", 60) == 0
+    assert "1 of 1 images" in capsys.readouterr().out
+
+
+def test_an_image_named_twice_is_predicted_once(
+    photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = checkpoints["compact-depthmap"]
+    assert run("predict", photo, tmp_path, "-o", tmp_path / "out", "--model", model, "--fov-x", 60) == 0
+    assert "1 of 1 images" in capsys.readouterr().out
+
+
+def test_an_image_without_its_prompt_is_skipped(
+    checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "prompts").mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(tmp_path / "images" / f"{name}.png")
+        if name != "b":
+            np.save(tmp_path / "prompts" / f"{name}.npy", np.full((60, 80), 2.5, np.float32))
+    arguments = ("predict", tmp_path / "images", "-o", tmp_path / "out", "--model", checkpoints["compact-teacher"],
+                 "--fov-x", 60, "--prompt", tmp_path / "prompts")  # fmt: skip
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert "2 of 3 images" in captured.out
+    assert len(captured.err.strip().splitlines()) == 1
+    assert "holds no prompt for b.png" in captured.err
+    assert [(tmp_path / "out" / name / "depth.png").exists() for name in "abc"] == [True, False, True]
+    # The wrong folder altogether is said once, before anything is loaded.
+    (tmp_path / "prompts").rename(tmp_path / "elsewhere")
+    (tmp_path / "prompts").mkdir()
+    assert run(*arguments) == 2
+    assert "holds no prompt for a.png" in error_line(capsys)
 
 
 BAD_PREDICTIONS = {
@@ -286,6 +354,85 @@ def test_ingest_lists_formats_and_writes_shards(tmp_path: Path, capsys: pytest.C
     assert len(Shards(tmp_path / "shards")) == 2
     assert run("ingest", "tum", samples.path("tum_desk"), "-o", tmp_path / "shards") == 2
     assert "holds shards already" in capsys.readouterr().err
+
+
+def test_ingest_lists_the_options_of_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    from metricanything.sources import READERS
+
+    assert run("ingest") == 0
+    printed = capsys.readouterr().out
+    blocks = re.split(rf"^({'|'.join(READERS)})  ", printed, flags=re.M)[1:]
+    texts = dict(zip(blocks[::2], blocks[1::2], strict=True))
+    assert list(texts) == list(READERS)
+    for name, reader in READERS.items():
+        assert set(re.findall(r"--option (\w+)=", texts[name])) == set(reader.options()) - {"photos"}
+    assert "--option min_track=…  a whole number; by default 3" in texts["colmap"]
+    assert '--option camera=…  text; by default "02"' in texts["kitti_raw"]
+    assert "--option depth_scale=…  a number; by default not set" in texts["folder"]
+
+
+def test_ingest_options_reach_the_reader(tmp_path: Path) -> None:
+    size = ("--option", "width=32", "--option", "height=24")
+    assert run("ingest", "procedural", "-o", tmp_path / "a", "--option", "count=2", "--option", "seed=3", *size) == 0
+    shards = Shards(tmp_path / "a")
+    assert [shards.frame(i).notes["seed"] for i in range(len(shards))] == [3, 3]
+    assert shards.frame(0).width == 32
+
+    source_fixtures.build_folder(tmp_path / "folder")
+    (tmp_path / "folder" / "dataset.json").unlink()
+    (tmp_path / "folder" / "camera.json").unlink()
+    options = ("--option", "depth_scale=500", "--option", "fov_x=90")
+    assert run("ingest", "folder", tmp_path / "folder", "-o", tmp_path / "b", *options) == 0
+    frame = Shards(tmp_path / "b").frame(0)
+    assert frame.depth[0, 0] == pytest.approx(2.0, rel=1e-3)
+    assert frame.camera.fx == pytest.approx(frame.width / 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("model=0", "0"), ("model=null", None), ("model=a=b", "a=b"), ("min_track=2", 2), ("metric=true", True),
+     ("metres_per_unit=2.5", 2.5), ("metres_per_unit=x", "x"), ("images=[1]", "[1]"), ("images=my images", "my images"),
+     ("images=", ""), ("unknown=02", "02")],
+)  # fmt: skip
+def test_options_from_text(text: str, value: object) -> None:
+    """JSON where the option takes it; a model named 0 and a camera named 02 stay text."""
+    from metricanything.cli.ingest import _options, _parse
+    from metricanything.sources import READERS
+
+    name, parsed = _parse(text, _options(READERS["colmap"]))
+    assert name == text.split("=")[0]
+    assert (parsed, type(parsed)) == (value, type(value))
+
+
+BAD_INGESTS = {
+    "no key": (["tum", "DATA", "--option", "fr1"], "--option fr1: is not of the form KEY=VALUE"),
+    "unknown option": (["tum", "DATA", "--option", "speed=1"], "no option speed; it has camera, max_gap"),
+    "no number": (["tum", "DATA", "--option", "max_gap=wide"], "option max_gap must be a number, got 'wide'"),
+    "no camera": (["tum", "DATA", "--option", "camera=fr9"], "camera 'fr9' is unknown; use one of fr1, fr2, fr3"),
+    "not whole": (["procedural", "--option", "count=1.5"], "option count must be a whole number, got 1.5"),
+    "python only": (["procedural", "--option", "photos=a.jpg"], "option photos must be a Sequence, got 'a.jpg'"),
+    "not positive": (["folder", "DATA", "--option", "depth_scale=0"], "depth_scale must be a positive number"),
+    "a file": (["tum", "FILE"], "is a file, not a folder; give the folder of the tum data"),
+    "no path": (["tum"], "needs the folder to read"),
+    "path for a generator": (["procedural", "DATA"], "reads no files"),
+    "swapped": (["DATA", "tum"], "is unknown; use one of folder, colmap, tum"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INGESTS)
+def test_ingest_mistakes_get_one_line(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, expected = BAD_INGESTS[case]
+    (tmp_path / "file.txt").write_text("")
+    places = {"DATA": samples.path("tum_desk"), "FILE": tmp_path / "file.txt"}
+    assert run("ingest", *(places.get(a, a) for a in arguments), "-o", tmp_path / "s") == 2
+    assert expected in error_line(capsys)
+    assert not (tmp_path / "s").exists()
+
+
+def test_ingest_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file.txt").write_text("")
+    assert run("ingest", "tum", samples.path("tum_desk"), "-o", tmp_path / "file.txt") == 2
+    assert "is a file, not a folder; give another --output" in error_line(capsys)
 
 
 def test_ingest_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

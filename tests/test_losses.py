@@ -110,13 +110,13 @@ def test_alignment_is_the_least_squares_solution(shape: tuple[int, int, int], sh
     for i in range(len(prediction)):
         p, q = prediction[i].permute(1, 2, 0)[mask[i, 0]].numpy(), target[i].permute(1, 2, 0)[mask[i, 0]].numpy()
         if len(p) == 0:
-            assert (scale[i], shift[i]) == (1, 0)
+            assert (scale[i], shift[i]) == (0, 0)
             continue
         w = np.repeat(1 / np.maximum(q[:, 2], 1e-3), 3)
         system = np.stack([p.ravel(), np.tile([0.0, 0.0, 1.0], len(p))], axis=1) * w[:, None]
         solution = np.linalg.lstsq(system, q.ravel() * w, rcond=None)[0]
         if solution[0] <= 0:
-            assert (scale[i], shift[i]) == (1, 0)
+            assert (scale[i], shift[i]) == (0, 0)
         else:
             np.testing.assert_allclose([scale[i], shift[i]], solution, rtol=1e-6, atol=1e-8)
 
@@ -133,10 +133,15 @@ def test_degenerate_alignment_has_no_gradient(case: str) -> None:
         points = -points
     points.requires_grad_()
     scale, shift = align_scale_shift(points, target, mask)
-    assert scale.tolist() == [1, 1]
-    assert shift.tolist() == [0, 0]
-    (scale.sum() + shift.sum()).backward()
+    assert scale.tolist() == shift.tolist() == [0, 0]
+    log_scale = torch.full((2,), 2.0, dtype=points.dtype, requires_grad=True)
+    counted = global_points(points, target, mask, scale, shift) + metric_scale(
+        log_scale, scale, torch.tensor([True] * 2)
+    )
+    assert counted.tolist() == [0, 0]  # nothing aligned, nothing to learn
+    (scale.sum() + shift.sum() + counted.sum()).backward()
     assert (points.grad == 0).all()
+    assert (log_scale.grad == 0).all()
 
 
 @given(shapes, shares, seeds)
@@ -185,7 +190,7 @@ LOSSES: dict[str, tuple[int, Loss]] = {
     "trimmed_l1": (1, lambda p, t, m: trimmed_l1(p, t, m, torch.full((len(p),), 0.8))),
     "gradient_l1": (1, gradient_l1),
     "mask_bce": (1, lambda p, t, m: mask_bce(p, t > 0, m)),
-    "scale": (3, lambda p, t, m: align_scale_shift(p, t, m)[0] - 1),
+    "scale": (3, lambda p, t, m: align_scale_shift(p, t, m)[0]),
     "shift": (3, lambda p, t, m: align_scale_shift(p, t, m)[1]),
     "global_points": (3, lambda p, t, m: global_points(p, t, m, *align_scale_shift(p, t, m))),
 }

@@ -109,7 +109,7 @@ def test_a_number_of_the_page_is_what_the_saved_model_gives(finished: Path) -> N
 
 def test_the_page_is_self_contained_and_honest(finished: Path) -> None:
     page = (finished / "report.html").read_text()
-    for text in ("Aggregation", "AbsRel", "linear", "untrained teacher", "phone ToF", "constant depth"):
+    for text in ("Aggregation", "AbsRel", "linear", "untrained teacher", "phone ToF", "constant guess"):
         assert text in page
     assert 'src="http' not in page
     rows = read_json(finished / "results.json")["prompted"]
@@ -123,7 +123,11 @@ def test_the_page_is_self_contained_and_honest(finished: Path) -> None:
 
 
 def test_a_finished_run_is_left_alone(finished: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name != "quickstart.json"}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in finished.rglob("*")
+        if p.is_file() and p.name not in ("quickstart.json", ".lock")
+    }
     bars = Bars()
     run(finished, TINY, bars)
     assert bars.seen == []
@@ -159,9 +163,64 @@ def test_other_settings_and_foreign_folders_are_refused(finished: Path, tmp_path
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_settings_are_checked() -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"scenes": 0}, {"teacher_steps": 0}, {"student_steps": -1}, {"seed": -1}, {"seed": 2**32}]
+)
+def test_settings_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError):
-        Settings(scenes=0)
+        Settings(**wrong)
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        run(tmp_path / "file", TINY, Bars())
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    """The second starts while the first is at work, as seen from its progress display."""
+    second: list[str] = []
+
+    class Nosy(Bars):
+        @contextmanager
+        def __call__(self, description: str, total: int | None, unit: str) -> Iterator[Bar]:
+            with pytest.raises(InputError, match="another quickstart is running") as refused:
+                run(tmp_path / "run", TINY, Bars())
+            second.append(str(refused.value))
+            raise Interrupted
+            yield
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", TINY, Nosy())
+    assert len(second) == 1
+
+
+def test_fresh_replaces_a_run_and_seconds_add_up(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for fresh in (False, False, True):
+        with pytest.raises(Interrupted):
+            run(folder, TINY, Bars("1", 0), fresh=fresh)
+        state = read_json(folder / "quickstart.json")
+        assert state["done"] == []
+        assert "aggregate" in state["seconds"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_command_line_takes_flags_as_it_tells(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from metricanything import cli
+
+    def code(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["quickstart", "-o", str(finished), *arguments])
+        return int(stopped.value.code or 0)
+
+    tiny = ("--scenes", "6", "--teacher-steps", "6", "--student-steps", "2")
+    assert code(*tiny) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert code("--scenes", "9") == 2
+    assert "--fresh" in capsys.readouterr().err
+    assert code("--fresh", "--seed", "-1") == 2  # parsed as a flag; refused before anything is deleted
+    assert (finished / "report.html").exists()
 
 
 def test_without_pycolmap_the_reconstruction_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

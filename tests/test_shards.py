@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tarfile
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,36 @@ def test_progress_sees_every_frame(frames: list[Frame], tmp_path: Path) -> None:
     assert seen == [frame.name for frame in frames]
 
 
+def test_frames_are_let_go_as_they_are_written(make_frame: MakeFrame, tmp_path: Path) -> None:
+    """So memory does not grow with the number of frames in a shard."""
+    given: list[weakref.ref[Frame]] = []
+    alive: list[int] = []
+
+    def source() -> Iterator[Frame]:
+        for number in range(12):
+            frame = make_frame(number, 20, 30)
+            given.append(weakref.ref(frame))
+            yield frame
+            del frame
+            alive.append(sum(reference() is not None for reference in given))
+
+    assert write_shards(source(), tmp_path, frames_per_shard=12) == 12
+    assert max(alive) <= 2
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [2, 2])])
+def test_shards_are_filled_in_order(make_frame: MakeFrame, tmp_path: Path, count: int, sizes: list[int]) -> None:
+    write_shards((make_frame(n, 20, 30) for n in range(count)), tmp_path, frames_per_shard=2)
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert [entry["shard"] for entry in index["frames"]] == [n for n, size in enumerate(sizes) for _ in range(size)]
+    assert len(index["shards"]) == len(sizes) == len(list(tmp_path.glob("*.tar")))
+
+
+def test_a_shard_holds_at_least_one_frame(frames: list[Frame], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="frames_per_shard must be at least 1"):
+        write_shards(frames, tmp_path / "out", frames_per_shard=0)
+
+
 def test_no_frames(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no frames to write"):
         write_shards([], tmp_path / "out")
@@ -154,6 +185,18 @@ def test_failing_source_leaves_no_index(frames: list[Frame], tmp_path: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         write_shards(source(), tmp_path / "out", frames_per_shard=2)
     assert tars(tmp_path / "out") == ["shard-000000.tar"]
+
+
+def test_failing_at_once_keeps_the_earlier_set(frames: list[Frame], tmp_path: Path) -> None:
+    def source() -> Iterator[Frame]:
+        yield frames[4]
+        raise KeyboardInterrupt
+
+    write_shards(frames, tmp_path, frames_per_shard=2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(source(), tmp_path, frames_per_shard=2)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_interrupted_rewriting_does_not_keep_the_old_index(frames: list[Frame], tmp_path: Path) -> None:

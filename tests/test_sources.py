@@ -12,6 +12,7 @@ import pytest
 from source_fixtures import FIXTURES, FRAMES, HEIGHT, WIDTH, require
 
 from metricanything import samples, sources
+from metricanything.core.camera import Camera
 from metricanything.core.codecs import read_depth
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
@@ -121,6 +122,51 @@ def test_empty_missing_and_unknown(kind: str, tmp_path: Path) -> None:
         sources.read(kind, tmp_path / "file")
     with pytest.raises(InputError, match="no option bogus"):
         sources.read(kind, tmp_path, bogus=1)
+
+
+@pytest.mark.parametrize("kind", list(sources.READERS))
+def test_options_take_their_own_defaults_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    options = sources.READERS[kind].options()
+    assert options and not {"path", "on_error"} & set(options)
+    for name, option in options.items():
+        assert option.takes(option.default) and option.wants()
+        with pytest.raises(InputError, match=rf"^source {kind}: option {name} must be .*, got <object") as error:
+            sources.read(kind, tmp_path, **{name: object()})
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "takes", "refuses"),
+    [
+        ("folder", "depth_scale", [1000, 0.5, np.float32(2), None], ["1000", True, [1000]]),
+        ("colmap", "min_track", [2, np.int64(3)], [2.5, "2", True, None]),
+        ("colmap", "metric", [True], [1, "yes", None]),
+        ("colmap", "images", ["images", Path("images"), None], [0, True]),
+        ("tum", "camera", ["fr1", None, Camera.from_fov(60, 4, 3)], [1]),
+        ("procedural", "photos", [[], ()], ["photo.png", None]),
+    ],
+)
+def test_types_of_options(kind: str, option: str, takes: list[Any], refuses: list[Any]) -> None:
+    known = sources.READERS[kind].options()[option]
+    assert [value for value in takes if not known.takes(value)] == []
+    assert [value for value in refuses if known.takes(value)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("folder", {"depth_scale": float("nan")}),
+        ("folder", {"depth_scale": -1}),
+        ("folder", {"fov_x": 180}),
+        ("tum", {"max_gap": -0.1}),
+        ("tum", {"camera": "fr9"}),
+        ("kitti_raw", {"camera": "00"}),
+    ],
+)
+def test_bad_values_of_options_are_refused_before_any_frame(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    FIXTURES[kind].build(tmp_path)
+    with pytest.raises(InputError, match=rf"^source {kind}: {next(iter(options))} .*"):
+        sources.read(kind, tmp_path, **options)
 
 
 def test_unknown_kind_lists_the_known_ones() -> None:

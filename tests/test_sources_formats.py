@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from source_fixtures import FRAMES, HEIGHT, WIDTH, require
 from metricanything import sources
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
+from metricanything.core.geometry import visible_points
 
 # ---------------------------------------------------------------- folder
 
@@ -142,6 +145,44 @@ def test_assumed_camera_says_so(tmp_path: Path) -> None:
     assert frame.camera.fx == pytest.approx(WIDTH / 2) and frame.notes["camera_source"] == "assumed"
 
 
+def test_folder_says_how_to_state_the_scale(tmp_path: Path) -> None:
+    """In Python and on the command line."""
+    fixtures.build_folder(tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    with pytest.raises(InputError, match=r"dataset\.json.* depth_scale=1000 \(--option depth_scale=1000\)"):
+        next(sources.read("folder", tmp_path))
+
+
+def test_folder_refuses_two_files_of_one_name(tmp_path: Path) -> None:
+    fixtures.build_folder(tmp_path)
+    (tmp_path / "images/001.jpg").write_bytes((tmp_path / "images/001.png").read_bytes())
+    problems: list[str] = []
+    assert [f.name for f in sources.read("folder", tmp_path, on_error=problems.append)] == ["000", "002"]
+    assert len(problems) == 1 and "found 001.jpg, 001.png" in problems[0]
+
+
+_listed: list[str] | None = None
+
+
+def _note_listing(event: str, arguments: tuple[Any, ...]) -> None:
+    if _listed is not None and event in ("os.scandir", "os.listdir"):
+        _listed.append(str(arguments[0]))
+
+
+sys.addaudithook(_note_listing)  # for good, hence the switch
+
+
+def test_folder_is_listed_once_and_not_for_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixtures.build_folder(tmp_path)
+    listed: list[str] = []
+    monkeypatch.setattr(sys.modules[__name__], "_listed", listed)
+    frames = sources.read("folder", tmp_path)
+    assert any(path.startswith(str(tmp_path)) for path in listed)
+    listed.clear()
+    assert len(list(frames)) == FRAMES
+    assert [path for path in listed if path.startswith(str(tmp_path))] == []
+
+
 # ---------------------------------------------------------------- tum
 
 
@@ -193,6 +234,14 @@ def test_tum_malformed_lists(tmp_path: Path) -> None:
         sources.read("tum", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["rgb.txt", "depth.txt", "groundtruth.txt"])
+def test_tum_lists_that_are_no_text(tmp_path: Path, name: str) -> None:
+    fixtures.build_tum(tmp_path)
+    (tmp_path / name).write_bytes(b"1.0 \xff\xfe.png\n")
+    with pytest.raises(InputError, match=rf"{re.escape(name)}: not a readable UTF-8 text file"):
+        sources.read("tum", tmp_path)
+
+
 # ---------------------------------------------------------------- kitti_raw
 
 
@@ -214,16 +263,12 @@ def test_kitti_numbers(tmp_path: Path) -> None:
     row, column = np.floor(uv[:, 1]).astype(int), np.floor(uv[:, 0]).astype(int)
     inside = (depth > 0) & (row >= 0) & (row < HEIGHT) & (column >= 0) & (column < WIDTH)
     assert inside[-1] and depth[-1] > 30  # the far point is in view, but the wall is in front of it
-    # By brute force: hidden when any point within 3 pixels is nearer by more than 15 %.
+    visible = visible_points(uv, depth, HEIGHT, WIDTH)  # see test_geometry.py
+    assert not visible[-1]
     expected = np.full((HEIGHT, WIDTH), np.nan)
-    hidden = 0
-    for i in np.flatnonzero(inside):
-        near = inside & (abs(row - row[i]) <= 3) & (abs(column - column[i]) <= 3)
-        if depth[i] > 1.15 * depth[near].min():
-            hidden += 1
-        else:
-            expected[row[i], column[i]] = np.fmin(expected[row[i], column[i]], depth[i])
-    assert hidden > 5 and np.isfinite(expected).sum() > 50
+    for i in np.flatnonzero(inside & visible):
+        expected[row[i], column[i]] = np.fmin(expected[row[i], column[i]], depth[i])
+    assert np.isfinite(expected).sum() > 50
     np.testing.assert_array_equal(frame.valid, np.isfinite(expected))
     np.testing.assert_allclose(frame.depth, expected, rtol=1e-6)
     assert not (frame.depth[frame.valid] > 30).any()
@@ -246,6 +291,14 @@ def test_kitti_bad_calibration(tmp_path: Path) -> None:
         sources.read("kitti_raw", tmp_path)
     calibration.unlink()
     with pytest.raises(InputError, match=r"calib_cam_to_cam\.txt.*no such file"):
+        sources.read("kitti_raw", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["calib_cam_to_cam.txt", "calib_velo_to_cam.txt"])
+def test_kitti_calibration_that_is_no_text(tmp_path: Path, name: str) -> None:
+    fixtures.build_kitti_raw(tmp_path)
+    (tmp_path / "2011_09_26" / name).write_bytes(b"R: \xff\xfe 1 2\n")
+    with pytest.raises(InputError, match=rf"{name}: not a readable UTF-8 text file"):
         sources.read("kitti_raw", tmp_path)
 
 

@@ -107,6 +107,16 @@ def test_finished_run_can_be_made_longer(tiny_config: DepthConfig, data: Mixture
     assert [step for step, _ in longer] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 9.0}, {"batch_size": 3}, {"steps": 2}])
+def test_other_settings_are_not_continued(
+    tiny_config: DepthConfig, data: Mixture, tmp_path: Path, change: dict[str, float]
+) -> None:
+    train(fresh(tiny_config), teacher_loss, data, dataclasses.replace(CONFIG, steps=3), tmp_path)
+    other = dataclasses.replace(CONFIG, **{"steps": 3, **change})
+    with pytest.raises(InputError, match="delete it to start again"):
+        train(fresh(tiny_config), teacher_loss, data, other, tmp_path)
+
+
 def test_same_seed_same_training(tiny_config: DepthConfig, data: Mixture, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, steps=3)
     curves = [
@@ -195,7 +205,7 @@ def test_steps_that_are_not_finite_are_skipped(data: Mixture, tmp_path: Path, ki
         return {"x": value}
 
     curve = train(network, loss, data, dataclasses.replace(CONFIG, steps=5), tmp_path)
-    assert [step for step, _ in curve] == [0, 1, 2, 3, 4]
+    assert [step for step, _ in curve] == [0, 3, 4]  # what was skipped is not part of the curve, which has to be JSON
     assert seen[1] == seen[2] == seen[3]
     assert seen[0] > seen[1]
     assert seen[3] > seen[4]
@@ -273,7 +283,7 @@ def test_labels_up_to_scale_count_with_a_prompt_alone(batch: Batch) -> None:
 
 def test_edges_of_rendered_labels_alone(batch: Batch) -> None:
     """The gradient term trusts rendered labels; real ones are trimmed to the best 80 % instead."""
-    real = dataclasses.replace(batch, rendered_B=torch.zeros(4, dtype=torch.bool))
+    real = dataclasses.replace(batch, trusted_B=torch.zeros(4, dtype=torch.bool))
     output = Oracle(batch)(batch.image_B3HW)
     noisy = DepthOutput(output.log_c_B1HW + torch.randn(output.log_c_B1HW.shape), output.mask_logit_B1HW)
     everything = torch.ones(4, dtype=torch.bool)
@@ -359,4 +369,8 @@ def test_pseudo_labels_mark_the_sky(tiny_config: DepthConfig, labelled: Shards) 
     with torch.no_grad():
         network.decoder.head[1].bias[1] = -10
     frames = list(pseudo_labels(Model(network, get_spec("compact-teacher"), device="cpu"), labelled))
-    assert all(np.isposinf(frame.depth).all() for frame in frames)
+    originals = {frame.name: frame for frame in map(labelled.frame, range(len(labelled)))}
+    for frame in frames:
+        original = originals[frame.name]
+        assert np.isposinf(frame.depth[~original.valid]).all()
+        assert np.isfinite(frame.depth[original.valid]).all()  # what was measured is not sky, whatever the teacher says

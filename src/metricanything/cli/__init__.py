@@ -61,7 +61,7 @@ def _parse_and_call(verb: str, arguments: list[str]) -> int:
     import tyro
 
     function: Callable[..., int] = getattr(import_module(f"metricanything.cli.{verb}"), verb)
-    return tyro.cli(function, args=arguments, prog=f"metricanything {verb}", config=(tyro.conf.FlagConversionOff,))
+    return tyro.cli(function, args=arguments, prog=f"metricanything {verb}", config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _usage() -> str:

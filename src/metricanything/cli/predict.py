@@ -11,12 +11,15 @@ import tyro
 from metricanything.core.camera import Camera
 from metricanything.core.codecs import image_size
 from metricanything.core.errors import InputError
+from metricanything.core.files import read_json
 from metricanything.core.prediction import FORMATS
 
 if TYPE_CHECKING:
     from metricanything.inference.predictor import Model, Prepared
 
 _PROMPT_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".pfm", ".csv", ".ply")
+#: The images among the files that `Prediction.save` writes.
+_SAVED_IMAGES = ("depth.png", "depth_colour.png")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class _Job:
     image: Path
     folder: Path
     prompt: Path | None
+    problem: str | None = None  # why this image cannot be predicted, known before it is opened
 
 
 def predict(
@@ -77,6 +81,8 @@ def predict(
             ready: list[tuple[Path, Prepared]] = []
             for job in jobs[start : start + batch_size]:
                 try:
+                    if job.problem is not None:
+                        raise InputError(job.problem)
                     ready.append((job.folder, _prepare(network, job, camera, fov_x, prompt_scale, max_side)))
                 except InputError as error:
                     failed += 1
@@ -104,10 +110,7 @@ def _plan(images: tuple[Path, ...], output: Path, prompt: Path | None) -> list[_
     jobs: dict[Path, _Job] = {}
     for path in images:
         if path.is_dir():
-            # What an earlier run wrote below the same folder is not input.
-            found = [p for p in list_images(path) if output.resolve() not in p.resolve().parents]
-            if not found:
-                raise InputError(f"{path}: no images in this folder; give image files or a folder that holds some")
+            found = _without_predictions(path, output, list_images(path))
         elif path.is_file():
             found = [path]
         else:
@@ -115,25 +118,60 @@ def _plan(images: tuple[Path, ...], output: Path, prompt: Path | None) -> list[_
         for file in found:
             relative = file.relative_to(path) if path.is_dir() else Path(file.name)
             folder = output / relative.with_suffix("")
+            if folder in jobs and file.samefile(jobs[folder].image):
+                continue  # named twice, by itself and by its folder, say
             if folder in jobs:
                 raise InputError(f"{file} and {jobs[folder].image} would both be written to {folder}; rename one")
-            jobs[folder] = _Job(file, folder, _prompt_of(relative, prompt))
+            jobs[folder] = _Job(file, folder, *_prompt_of(relative, prompt))
     if prompt is not None and prompt.is_file() and len(jobs) > 1:
         raise InputError(f"{prompt}: one prompt for {len(jobs)} images; give a folder with a prompt per image")
+    problems = [job.problem for job in jobs.values() if job.problem is not None]
+    if len(problems) == len(jobs):
+        raise InputError(problems[0])  # the wrong folder, which need not be said of every image
     return list(jobs.values())
 
 
-def _prompt_of(image: Path, prompt: Path | None) -> Path | None:
+def _without_predictions(folder: Path, output: Path, images: list[Path]) -> list[Path]:
+    """The `images` below `folder` without what earlier runs saved there; raises InputError when none is left.
+
+    That lies beside the `camera.json` of a prediction, or, where a run was interrupted before it wrote that, in the
+    folder in which this run would write the prediction of another of the images.
+    """
+    if not images:
+        raise InputError(f"{folder}: no images in this folder; give image files or a folder that holds some")
+    written = {output.resolve() / p.relative_to(folder).with_suffix("") for p in images}
+    kept = [
+        p
+        for p in images
+        if p.name not in _SAVED_IMAGES or not (_holds_prediction(p.parent) or p.parent.resolve() in written)
+    ]
+    if not kept:
+        raise InputError(
+            f"{folder}: all {len(images)} images in this folder are depth maps that an earlier prediction wrote; "
+            "give the folder of the photographs, or name an image file to predict it all the same"
+        )
+    return kept
+
+
+def _holds_prediction(folder: Path) -> bool:
+    try:
+        record = read_json(folder / "camera.json")
+    except InputError:
+        return False
+    return isinstance(record, dict) and {"camera", "camera_source"} <= record.keys()
+
+
+def _prompt_of(image: Path, prompt: Path | None) -> tuple[Path | None, str | None]:
+    """The prompt file of an image, and the problem where a folder of prompts holds none for it."""
     if prompt is None or prompt.is_file():
-        return prompt
+        return prompt, None
     if not prompt.is_dir():
         raise InputError(f"{prompt}: no such prompt file or folder; check the path")
     for suffix in _PROMPT_SUFFIXES:
         if (candidate := (prompt / image).with_suffix(suffix)).is_file():
-            return candidate
-    raise InputError(
-        f"{prompt}: holds no prompt for {image} (looked for {image.stem} with {' '.join(_PROMPT_SUFFIXES)})"
-    )
+            return candidate, None
+    looked_for = f"{image.stem} with {' '.join(_PROMPT_SUFFIXES)}"
+    return None, f"{prompt}: holds no prompt for {image} (looked for {looked_for}); add one or leave the image out"
 
 
 def _prepare(

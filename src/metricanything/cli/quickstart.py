@@ -43,7 +43,10 @@ def quickstart(
             yield update
             progress.update(task, detail="")
 
+        done_before = (output / "report.html").exists() and not fresh
         finished = run(output, settings, open_bar, fresh=fresh)
+    if done_before:
+        console.print("this run was finished already; add --fresh to do it again", highlight=False)
     console.print(f"report: {finished.report.resolve()}", highlight=False, soft_wrap=True)
     console.print(f"models: {finished.model('compact-teacher').parent.resolve()}", highlight=False, soft_wrap=True)
     return 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,9 @@ def _umask() -> int:
     return mask
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_FULL = 64 * 1024  # bytes; a disk with less left is full as far as any file of ours is concerned
+
 # Read once: the only way to read it also sets it, which two threads that write at once would do to each other.
 _UMASK = _umask()
 
@@ -29,15 +34,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The temporary file keeps the suffix of `path`, so that libraries which choose a format by suffix work.
     When the block raises (a full disk, an interrupt), the temporary file is removed and `path` is untouched.
-    Raises InputError when `path` is a folder or lies where no file can be made.
+    Raises InputError when `path` is a folder or lies where no file can be made, and OSError (ENOSPC) when the disk is
+    full, also where a library reports that as a bare RuntimeError, as OpenEXR and PyTorch do.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file")
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:32]}.", suffix=path.suffix, dir=path.parent)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose a writable folder") from None
     os.close(descriptor)
     temporary = Path(name)
@@ -47,6 +55,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_UMASK)
         os.replace(temporary, path)
+    except RuntimeError as error:
+        # Asked before the temporary file is removed, which would make room again.
+        if shutil.disk_usage(path.parent).free >= _FULL:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -15,6 +15,9 @@ from metricanything.core.camera import Camera
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
+_WINDOW_RADIUS, _WINDOW_WIDTH = 3, 1242  # pixels
+_WITHIN_PIXEL = 2.0  # a plane's depth changes by this factor within one pixel only in the last one before its horizon
+
 
 # ---------------------------------------------------------------- depth and points
 
@@ -108,65 +111,113 @@ def scatter_min(uv: ArrayLike, depth: ArrayLike, height: int, width: int) -> Flo
 
 
 def visible_points(
-    uv: ArrayLike, depth: ArrayLike, height: int, width: int, *, radius: int = 3, ratio: float = 1.15
+    uv: ArrayLike, depth: ArrayLike, height: int, width: int, *, radius: int | None = None, ratio: float = 1.15
 ) -> Bool:
     """(N,) bool: False for points that lie behind a nearer surface seen by the same sensor.
 
     A LiDAR beside the camera sees behind foreground objects, and its points shine through them in the image. A point
-    is taken as hidden when another within `radius` pixels is nearer by more than the factor `ratio`. The window is that
-    of VPP4DC's filter (Bartolomei et al., 3DV 2024: 7x7); the threshold is relative so that one serves rooms and
-    streets. Points outside the image count as visible.
+    is taken as hidden when points nearer by more than the factor `ratio` surround it within `radius` pixels: no half
+    of the window is free of them. A slanted plane, such as the ground before a low camera, is nearer on one side only
+    (its inverse depth is linear in the pixels), so however steep it is, it does not hide itself. By default the window
+    is that of VPP4DC's filter (Bartolomei et al., 3DV 2024: 7x7 in images of KITTI's width), scaled with the width;
+    the threshold is relative so that one serves rooms and streets. Points outside the image count as visible.
     """
     values = np.asarray(depth, dtype=np.float32).reshape(-1)
     nearest = scatter_min(uv, values, height, width)
-    padded = np.pad(np.where(np.isnan(nearest), np.inf, nearest), radius, constant_values=np.inf)
-    size = 2 * radius + 1
-    # Separable minimum: rows, then columns.
-    rows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1).min(axis=-1)
-    front = np.lib.stride_tricks.sliding_window_view(rows, size, axis=0).min(axis=-1)
     index, inside = pixel_index(uv, height, width)
-    return np.asarray(~inside | (values <= ratio * front.reshape(-1)[index]))
+    if radius is None:
+        radius = max(1, round(_WINDOW_RADIUS * width / _WINDOW_WIDTH))
+    surrounded = _surrounded(nearest, radius, ratio).reshape(-1)[index]
+    covered = values > _WITHIN_PIXEL * nearest.reshape(-1)[index]
+    return np.asarray(~inside | ~(surrounded | covered))
+
+
+def _surrounded(nearest: Float32, radius: int, ratio: float) -> Bool:
+    """(H, W) bool: pixels whose depth exceeds `ratio` times that of others around it, less than 180 degrees apart."""
+    # Continued beyond the borders, where nothing is seen, as it is there.
+    padded = np.pad(np.where(np.isnan(nearest), np.inf, nearest), radius, mode="edge")
+    size = 2 * radius + 1
+    # Few pixels have anything nearer in their window; a separable minimum (rows, then columns) finds them.
+    across = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1).min(axis=-1)
+    front = np.lib.stride_tricks.sliding_window_view(across, size, axis=0).min(axis=-1)
+    rows, columns = np.nonzero(nearest > ratio * front)
+    depth = nearest[rows, columns]
+    dy, dx = (offset.ravel() for offset in np.mgrid[-radius : radius + 1, -radius : radius + 1])
+    angle = np.arctan2(dy, dx)
+    first, last, gap = np.full(len(depth), np.nan), np.full(len(depth), np.nan), np.zeros(len(depth))
+    for k in np.argsort(angle, kind="stable"):
+        nearer = depth > ratio * padded[rows + radius + dy[k], columns + radius + dx[k]]
+        first = np.where(nearer & np.isnan(first), angle[k], first)
+        gap = np.where(nearer, np.fmax(gap, angle[k] - last), gap)
+        last = np.where(nearer, angle[k], last)
+    gap = np.fmax(gap, first + 2 * np.pi - last)
+    result = np.zeros(nearest.shape, dtype=bool)
+    result[rows, columns] = gap < np.pi - 1e-6
+    return result
 
 
 # ---------------------------------------------------------------- camera from a point map
 
 
-def recover_focal_shift(
-    points: NDArray[Any], mask: Bool | None = None, focal: float | None = None
-) -> tuple[float, float]:
+def recover_focal_shift(points: NDArray[Any], mask: Bool | None = None) -> tuple[float, float]:
     """Focal length and z-shift that make an affine point map (H, W, 3) agree with its pixels.
 
     The focal length is relative to half the image diagonal, the principal point the image centre. Minimises
     the residuals f * xy / (z + shift) - uv over a 64x64 nearest subsample, f in closed form for every shift (MoGe,
     arXiv 2410.19115, section 3.2), from shift 0 and without bounds: nonsense points give a nonsense focal length, which
-    the caller has to check. With `focal` given, only the shift is solved. With fewer than two usable points the answer
-    is (1, 0).
+    the caller has to check. With fewer than two usable points the answer is (1, 0).
     """
     from scipy.optimize import least_squares
 
-    height, width = points.shape[:2]
-    rows = (np.arange(64) * height / 64).astype(int) if height > 64 else np.arange(height)
-    columns = (np.arange(64) * width / 64).astype(int) if width > 64 else np.arange(width)
-    sampled = points[rows][:, columns].astype(np.float64)
-    uv = view_plane_uv(height, width)[rows][:, columns].astype(np.float64)
-    keep = np.isfinite(sampled).all(axis=-1)
-    if mask is not None:
-        keep &= mask[rows][:, columns]
-    if keep.sum() < 2:
-        return focal or 1.0, 0.0
-    xy, z, uv = sampled[keep][:, :2], sampled[keep][:, 2], uv[keep]
+    xy, z, uv = _subsample(points, view_plane_uv(*points.shape[:2]), mask)
+    if len(z) < 2:
+        return 1.0, 0.0
 
     def focal_at(shift: float) -> tuple[float, NDArray[np.float64]]:
         plane = xy / (z + shift)[:, None]
-        f = focal if focal is not None else float((plane * uv).sum() / max((plane * plane).sum(), 1e-12))
-        return f, plane
+        return float((plane * uv).sum() / max((plane * plane).sum(), 1e-12)), plane
 
     def residuals(shift: NDArray[np.float64]) -> NDArray[np.float64]:
         f, plane = focal_at(float(shift[0]))
         return (f * plane - uv).ravel()
 
     shift = float(least_squares(residuals, x0=[0.0], method="lm", ftol=1e-3).x[0])
-    return float(focal_at(shift)[0]), shift
+    return focal_at(shift)[0], shift
+
+
+def recover_shift(points: NDArray[Any], plane: NDArray[Any], mask: Bool | None = None) -> float:
+    """z-shift that makes an affine point map (H, W, 3) agree with the rays of a known camera of any model.
+
+    `plane` (H, W, 2) holds x / z and y / z of the rays, NaN where a pixel is to be left out. Minimises the residuals
+    xy / (z + shift) - plane over a 64x64 nearest subsample, from the solution of the linear problem
+    xy = plane * (z + shift), which is exact for exact points. With fewer than two usable points the answer is 0.
+    """
+    from scipy.optimize import least_squares
+
+    xy, z, plane = _subsample(points, plane, mask)
+    if len(z) < 2:
+        return 0.0
+    start = float((plane * (xy - plane * z[:, None])).sum() / max((plane * plane).sum(), 1e-12))
+
+    def residuals(shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (xy / (z + shift[0])[:, None] - plane).ravel()
+
+    return float(least_squares(residuals, x0=[start], method="lm").x[0])
+
+
+def _subsample(
+    points: NDArray[Any], uv: NDArray[Any], mask: Bool | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """xy (M, 2), z (M,) and uv (M, 2) of the usable pixels among at most 64x64, nearest, over the image."""
+    height, width = points.shape[:2]
+    rows = (np.arange(64) * height / 64).astype(int) if height > 64 else np.arange(height)
+    columns = (np.arange(64) * width / 64).astype(int) if width > 64 else np.arange(width)
+    chosen = np.ix_(rows, columns)
+    xyz, uv = points[chosen].astype(np.float64), uv[chosen].astype(np.float64)
+    keep = np.isfinite(xyz).all(axis=-1) & np.isfinite(uv).all(axis=-1)
+    if mask is not None:
+        keep &= mask[chosen]
+    return xyz[keep][:, :2], xyz[keep][:, 2], uv[keep]
 
 
 def view_plane_uv(height: int, width: int) -> Float32:

@@ -40,24 +40,29 @@ class Prediction:
     confidence: NDArray[np.float32] | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: str | Path, formats: Sequence[str] = ("png16", "colour")) -> list[Path]:
+    def save(self, folder: str | Path, formats: str | Sequence[str] = ("png16", "colour")) -> list[Path]:
         """Write the prediction into `folder` and return the files.
 
-        Formats: png16 (16-bit depth with its scale stated), npy, exr, pfm (float depth in metres), ply (coloured
-        points), glb (textured mesh), colour (a picture of the depth). `camera.json` is always written beside them.
-        In png16, npy, exr and pfm, pixels outside the mask are unknown (0 or NaN). Raises InputError for an unknown
-        format, and for a mesh of an image that shows no surface.
+        Formats (one name or several): png16 (16-bit depth with its scale stated), npy, exr, pfm (float depth in
+        metres), ply (coloured points), glb (textured mesh), colour (a picture of the depth). `camera.json` is always
+        written beside them. In png16, npy, exr and pfm, pixels outside the mask are unknown (0 or NaN).
+
+        png16 has 1000 values per metre and reaches 65.5 m; where more than 1 % of the depths lie beyond, it has 256
+        (255.9 m), and so on. Pixels beyond its reach are unknown in it, and `camera.json` counts them
+        (`png16_dropped`); the float formats keep them. Raises InputError for an unknown format, and for a mesh of an
+        image that shows no surface.
         """
         from metricanything.core import codecs, colour
 
-        folder = Path(folder)
+        folder, formats = Path(folder), [formats] if isinstance(formats, str) else list(formats)
         unknown = [name for name in formats if name not in FORMATS]
         if unknown:
             raise InputError(f"output format {unknown[0]!r} is unknown; use {', '.join(FORMATS)}")
         depth = np.where(self.mask, self.depth, np.float32(np.nan))
         points, colours = self.points[self.mask], self.image[self.mask]
+        fitted, scale = _fit_png16(depth) if "png16" in formats else (depth, None)
         writers = {
-            "png16": ("depth.png", lambda path: codecs.write_depth_png16(path, depth)),
+            "png16": ("depth.png", lambda path: codecs.write_depth_png16(path, fitted, scale)),
             "npy": ("depth.npy", lambda path: codecs.write_depth_npy(path, depth)),
             "exr": ("depth.exr", lambda path: codecs.write_depth_exr(path, depth)),
             "pfm": ("depth.pfm", lambda path: codecs.write_depth_pfm(path, depth)),
@@ -71,5 +76,21 @@ class Prediction:
             write(folder / file)
             written.append(folder / file)
         description = {"camera": self.camera.to_dict(), "camera_source": self.camera_source, **self.record}
+        if "png16" in formats:
+            description["png16_dropped"] = int(np.isnan(fitted).sum() - np.isnan(depth).sum())
         write_json(folder / "camera.json", description)
         return [*written, folder / "camera.json"]
+
+
+def _fit_png16(depth: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """Depth without what a linear 16-bit PNG at the returned scale (values per metre) cannot hold.
+
+    The scale is chosen for all depths but the farthest 1 %: a single far pixel, where the mask leaks into the sky, must
+    not take the centimetres from all others.
+    """
+    from metricanything.core.codecs import png16_scale
+
+    known = np.isfinite(depth)
+    scale = png16_scale(np.percentile(depth[known], [99])) if known.any() else png16_scale(depth)
+    beyond = known & (np.round(np.where(known, depth, 0) * np.float64(scale)) > 65535)
+    return np.where(beyond, np.float32(np.nan), depth), scale

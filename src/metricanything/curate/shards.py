@@ -11,6 +11,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +33,26 @@ def write_shards(
 ) -> int:
     """Write `frames` in order into `folder` and return how many there were; the same frames give the same bytes.
 
-    Every shard appears whole or not at all; an earlier set in the folder is replaced. Raises InputError when there are
-    no frames.
+    Every frame is written as it arrives and then let go. Every shard appears whole or not at all; an earlier set in
+    the folder is replaced. Raises InputError when there are no frames.
     """
+    if frames_per_shard < 1:
+        raise InputError(f"frames_per_shard must be at least 1, got {frames_per_shard}")
     folder = Path(folder)
     entries: list[dict[str, Any]] = []
     shards: list[str] = []
-    pending: list[Frame] = []
-
-    def flush() -> None:
-        # An older index would no longer fit the shards, should this run be interrupted.
-        (folder / INDEX).unlink(missing_ok=True)
+    arriving = iter(frames)
+    for first in arriving:
         name = f"shard-{len(shards):06d}.tar"
-        entries.extend(_write_shard(folder / name, pending, first=len(entries), shard=len(shards)))
+        with atomic_path(folder / name) as temporary:
+            with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for frame in chain([first], islice(arriving, frames_per_shard - 1)):
+                    entries.append(_add(tar, frame, number=len(entries), shard=len(shards)))
+                    if progress is not None:
+                        progress(frame)
+            # An older index would no longer fit the shards, should this run be interrupted.
+            (folder / INDEX).unlink(missing_ok=True)
         shards.append(name)
-        pending.clear()
-
-    for frame in frames:
-        pending.append(frame)
-        if progress is not None:
-            progress(frame)
-        if len(pending) == frames_per_shard:
-            flush()
-    if pending:
-        flush()
     if not entries:
         raise InputError(f"{folder}: no frames to write; the sources gave none")
     for left_over in set(folder.glob("shard-*.tar")) - {folder / name for name in shards}:
@@ -64,20 +61,15 @@ def write_shards(
     return len(entries)
 
 
-def _write_shard(path: Path, frames: list[Frame], *, first: int, shard: int) -> list[dict[str, Any]]:
-    entries = []
-    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, frame in enumerate(frames, start=first):
-            members: dict[str, tuple[int, int]] = {}
-            for suffix, data in _members(frame).items():
-                header = tarfile.TarInfo(f"{number:08d}.{suffix}")
-                header.size = len(data)
-                members[suffix] = (tar.offset + _BLOCK, len(data))
-                tar.addfile(header, io.BytesIO(data))
-            entries.append(
-                {"name": frame.name, "source": frame.source, "kind": frame.kind, "shard": shard, "members": members}
-            )
-    return entries
+def _add(tar: tarfile.TarFile, frame: Frame, *, number: int, shard: int) -> dict[str, Any]:
+    """Append the members of a frame to an open shard; its entry in the index."""
+    members: dict[str, tuple[int, int]] = {}
+    for suffix, data in _members(frame).items():
+        header = tarfile.TarInfo(f"{number:08d}.{suffix}")
+        header.size = len(data)
+        members[suffix] = (tar.offset + _BLOCK, len(data))
+        tar.addfile(header, io.BytesIO(data))
+    return {"name": frame.name, "source": frame.source, "kind": frame.kind, "shard": shard, "members": members}
 
 
 def _members(frame: Frame) -> dict[str, bytes]:

@@ -31,8 +31,8 @@ class Batch:
     """float32 horizontal focal length over image width."""
     plane_BHW2: Tensor
     """float32 x/z and y/z of every pixel's ray; NaN where it sees nothing."""
-    rendered_B: Tensor
-    """bool: exact labels, with edges to trust."""
+    trusted_B: Tensor
+    """bool: rendered labels and a teacher's: dense, with edges to trust. Others are trimmed, their edges not used."""
     metric_B: Tensor
     """bool: depth is in metres, not just up to scale."""
     names: tuple[str, ...]
@@ -47,8 +47,9 @@ def canonical(depth: Tensor, focal_B: Tensor) -> Tensor:
 class Mixture:
     """A weighted mixture of the sources in a shard folder.
 
-    `weights` gives the relative share of each source; by default that is the square root of its number of frames, so
-    that small real sources are not drowned by large rendered ones. Raises InputError for weights of unknown sources.
+    `weights` gives the relative share of each source, 0 for those it does not name; by default the share is the square
+    root of the number of frames, so that small real sources are not drowned by large rendered ones. Raises InputError
+    for weights of unknown sources.
     """
 
     def __init__(
@@ -63,9 +64,12 @@ class Mixture:
     ) -> None:
         self.sizes, self.batch_size, self.seed = tuple(sizes), batch_size, seed
         sources = shards.sources()
-        self._members = {s: np.flatnonzero([s == other for other in sources]) for s in dict.fromkeys(sources)}
-        share = np.array([(weights or {}).get(s, len(m) ** 0.5) for s, m in self._members.items()], dtype=float)
-        if not set(weights or {}) <= set(self._members) or not (share >= 0).all() or not share.sum() > 0:
+        names, source_of = np.unique(sources, return_inverse=True)
+        self._members = {str(name): np.flatnonzero(source_of == i) for i, name in enumerate(names)}
+        if weights is None:
+            weights = {name: len(own) ** 0.5 for name, own in self._members.items()}
+        share = np.array([weights.get(name, 0.0) for name in self._members], dtype=float)
+        if not set(weights) <= set(self._members) or not (share >= 0).all() or not share.sum() > 0:
             raise InputError(f"mixture weights {weights} must be >= 0, for sources among {', '.join(self._members)}")
         self._share = share / share.sum()
         self._shards, self._cache, self._cache_left = shards, dict[int, Frame](), cache_bytes
@@ -82,11 +86,12 @@ class Mixture:
             views.append(random_view(frame, rng, height, width))
         planes = [_plane(view.camera.rays()) for view in views]
         return Batch(
+            # Channels stay last in memory, which is how convolutions are fastest on a CPU.
             image_B3HW=torch.from_numpy(np.stack([v.image for v in views])).permute(0, 3, 1, 2).float() / 255,
             depth_BHW=torch.from_numpy(np.stack([v.depth for v in views])),
             focal_B=torch.tensor([v.camera.fx / v.camera.width for v in views], dtype=torch.float32),
             plane_BHW2=torch.from_numpy(np.stack(planes)),
-            rendered_B=torch.tensor([f.kind == "rendered" for f in frames]),
+            trusted_B=torch.tensor([f.kind == "rendered" or "pseudo_label" in f.notes for f in frames]),
             metric_B=torch.tensor([f.scale == "metric" for f in frames]),
             names=tuple(f.name for f in frames),
         )

@@ -86,6 +86,7 @@ class Model:
             self.device = best_device() if device is None else torch.device(device)
             self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
             self.network = network.to(device=self.device, dtype=self.dtype).eval()
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"device {device} or dtype {dtype} is not available here ({reason})") from None

@@ -15,8 +15,8 @@ from metricanything.losses.depth import masked_mean
 def align_scale_shift(points: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Scale a (B,) and z-shift b (B,) that minimise the sum of w^2 |a p + (0, 0, b) - q|^2 with w = 1 / q_z.
 
-    The weighted least-squares solution in closed form. Where it is degenerate or a <= 0, (1, 0) is returned with no
-    gradient.
+    The weighted least-squares solution in closed form. Where it is degenerate or a <= 0, there is no alignment: (0, 0)
+    is returned, without gradient, and the losses below count nothing.
     """
     weight = (mask / torch.where(mask, target[:, 2:], 1.0).clamp_min(1e-3)).square()
     points, target = torch.where(mask, points, 0.0), torch.where(mask, target, 0.0)
@@ -31,18 +31,23 @@ def align_scale_shift(points: Tensor, target: Tensor, mask: Tensor) -> tuple[Ten
     a = (pq * w - pz * qz) / safe
     b = (pp * qz - pz * pq) / safe
     good = good & (a > 0)
-    return torch.where(good, a, 1.0), torch.where(good, b, 0.0)
+    return torch.where(good, a, 0.0), torch.where(good, b, 0.0)
 
 
 def global_points(points: Tensor, target: Tensor, mask: Tensor, scale_B: Tensor, shift_B: Tensor) -> Tensor:
-    """Mean over supervised pixels of |a p + (0, 0, b) - q|_1 / q_z after the given alignment."""
+    """Mean over supervised pixels of |a p + (0, 0, b) - q|_1 / q_z after the given alignment; zero without one."""
     offset = torch.stack([torch.zeros_like(shift_B), torch.zeros_like(shift_B), shift_B], dim=1)
     aligned = scale_B.view(-1, 1, 1, 1) * torch.where(mask, points, 1.0) + offset[:, :, None, None]
     safe = torch.where(mask, target, 1.0)
     error = (aligned - safe).abs().sum(dim=1, keepdim=True) / safe[:, 2:].clamp_min(1e-3)
-    return masked_mean(error, mask)
+    return torch.where(scale_B > 0, masked_mean(error, mask), 0.0)
 
 
 def metric_scale(log_scale_B: Tensor, scale_B: Tensor, metric_B: Tensor) -> Tensor:
-    """Squared error of the predicted log scale against that of the (detached) alignment, where labels are metric."""
-    return torch.where(metric_B, (log_scale_B - scale_B.detach().log()).square(), 0.0)
+    """Squared error of the predicted log scale against that of the (detached) alignment, where labels are metric.
+
+    Zero where there is no alignment.
+    """
+    known = metric_B & (scale_B > 0)
+    target = torch.where(known, scale_B.detach(), 1.0).log()
+    return torch.where(known, (log_scale_B - target).square(), 0.0)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from metricanything import __version__
 from metricanything.core.errors import InputError
 from metricanything.core.files import read_json, write_json
 
@@ -24,16 +25,18 @@ class Settings:
 
     scenes: int = 400
     """Rendered training scenes."""
-    teacher_steps: int = 260
+    teacher_steps: int = 400
     """Optimiser steps of the teacher."""
-    student_steps: int = 100
+    student_steps: int = 150
     """Optimiser steps of each student."""
     seed: int = 0
-    """Seeds scenes, training and test prompts."""
+    """Seeds scenes, training and test prompts; between 0 and 2^32."""
 
     def __post_init__(self) -> None:
         if self.scenes < 1 or self.teacher_steps < 1 or self.student_steps < 1:
             raise InputError("quickstart needs at least one scene, one teacher step and one student step")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed must lie between 0 and 2^32, got {self.seed}")
 
 
 class Bar(Protocol):
@@ -76,7 +79,7 @@ class Run:
 
     @property
     def state(self) -> Path:
-        """Settings, and the seconds of every stage that is done."""
+        """Settings, the stages that are done, and the seconds that each took."""
         return self.folder / "quickstart.json"
 
     def prediction(self, frame: str, method: str) -> Path:
@@ -95,27 +98,62 @@ class Run:
 
 
 def run(folder: Path, settings: Settings, open_bar: OpenBar, *, fresh: bool = False) -> Run:
-    """Do all stages that are not done yet and return the run; `fresh` deletes an earlier run of the folder first.
+    """Do all stages that are not done yet and return the run; `fresh` replaces an earlier run of the folder.
 
-    Raises InputError when the folder holds something that is not a quickstart run, or one with other settings.
+    Raises InputError when the folder holds something that is not a quickstart run, one of another version or with other
+    settings, or one that is under way.
     """
     from metricanything.quickstart import stages
 
     this = Run(folder, settings, open_bar)
-    marker = this.state
-    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, not a folder; give another --output")
+    if folder.exists() and any(folder.iterdir()) and not this.state.exists():
         raise InputError(f"{folder}: is not empty and not a quickstart run; give another --output")
     if fresh and folder.exists():
-        shutil.rmtree(folder)
-    done: dict[str, Any] = read_json(marker) if marker.exists() else {"settings": asdict(settings), "seconds": {}}
-    if done["settings"] != asdict(settings):
-        raise InputError(f"{folder}: holds a run with other settings; add --fresh to replace it, or another --output")
-    write_json(marker, done)
-    for name, stage in stages.STAGES.items():
-        if name in done["seconds"]:
-            continue
-        started = time.monotonic()
-        stage(this)
-        done["seconds"][name] = round(time.monotonic() - started, 1)
-        write_json(marker, done)
+        _remove(folder)
+    wanted = {"version": __version__, **asdict(settings)}
+    state: dict[str, Any] = {"settings": wanted, "done": [], "seconds": {}}
+    if this.state.exists():
+        state = read_json(this.state)
+    if state.get("settings") != wanted:
+        raise InputError(
+            f"{folder}: holds a run of another version or with other settings; "
+            "add --fresh to replace it, or give another --output"
+        )
+    write_json(this.state, state)
+    with _alone(folder):
+        for name, stage in stages.STAGES.items():
+            if name in state["done"]:
+                continue
+            started = time.monotonic()
+            try:
+                stage(this)
+                state["done"].append(name)
+            finally:  # an interrupted attempt took its time as well
+                state["seconds"][name] = round(state["seconds"].get(name, 0) + time.monotonic() - started, 1)
+                write_json(this.state, state)
     return this
+
+
+def _remove(folder: Path) -> None:
+    """Delete a run: renamed first, so that a half-deleted one is never taken for something else."""
+    doomed = folder.with_name(f".{folder.name}.{time.time_ns()}.deleted")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock (released by the system whatever happens), where the system has such locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: another quickstart is running here; wait, or give another --output") from None
+        yield

@@ -1,7 +1,7 @@
 """Predict held-out real frames with every model and prompt pattern, and measure against baselines.
 
 Errors are over measured pixels that were not in the prompt, averaged per image, then over images. The held-out frames
-come from other sources than the training frames.
+are photographs from other sources than the training frames.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metricanything import samples, sources
+from metricanything.core.camera import Camera
 from metricanything.core.files import write_json
 from metricanything.core.frame import Frame
 from metricanything.core.prediction import Prediction
@@ -29,7 +30,7 @@ SENSOR = "sensor"  # the held-out phone frame: half of its own ToF points are th
 INPUT_SIDE = 256  # longer side of the networks' input in pixels; they are trained on views of 160
 TEACHER, UNTRAINED = "teacher", "untrained teacher"
 STUDENTS = ("compact-depthmap", "compact-pointmap")
-CONSTANT = "constant depth"
+CONSTANT = "constant guess"  # one depth, and a focal length equal to the image width
 
 
 def training_samples() -> dict[str, str]:
@@ -102,14 +103,16 @@ def _prompt_free(run: Run, frame: Frame, students: dict[str, Model], constant: f
     for name, model in students.items():
         prediction = model.predict(frame.image, camera=frame.camera)
         recovered: Prediction | None = model.predict(frame.image) if model.spec.task == "points" else None
-        rows.append(_free_row(frame, name, prediction.depth, recovered))
+        rows.append(_free_row(frame, name, prediction.depth, recovered.camera if recovered else None))
         if not name.startswith("untrained"):
             # The point map is kept with the camera that the model recovered by itself.
             (recovered or prediction).save(run.prediction(frame.name, name), ("png16", "npy", "colour", "ply"))
-    return [*rows, _free_row(frame, CONSTANT, np.full(frame.depth.shape, constant, dtype=np.float32), None)]
+    guess = np.full(frame.depth.shape, constant, dtype=np.float32)
+    assumed = Camera.pinhole(frame.width, frame.width, frame.width / 2, frame.height / 2, frame.width, frame.height)
+    return [*rows, _free_row(frame, CONSTANT, guess, assumed)]
 
 
-def _free_row(frame: Frame, method: str, depth: NDArray[np.float32], recovered: Prediction | None) -> dict[str, Any]:
+def _free_row(frame: Frame, method: str, depth: NDArray[np.float32], recovered: Camera | None) -> dict[str, Any]:
     known = frame.valid
     scale = float(np.median(frame.depth[known]) / np.median(depth[known]))
     return {
@@ -118,16 +121,16 @@ def _free_row(frame: Frame, method: str, depth: NDArray[np.float32], recovered: 
         "abs_rel": abs_rel(depth, frame.depth),
         "delta1": delta(depth, frame.depth),
         "abs_rel_scaled": abs_rel(depth * np.float32(scale), frame.depth),
-        "fov_error": None if recovered is None else abs(recovered.camera.fov_x - frame.camera.fov_x),
+        "fov_error": None if recovered is None else abs(recovered.fov_x - frame.camera.fov_x),
     }
 
 
 def _typical_depth(shards: Shards) -> float:
-    """The median over training frames of their median depth in metres: the best one can say without looking."""
+    """The median over the metric training frames of their median depth in metres: a guess without looking."""
     medians = []
     for i in range(len(shards)):
         frame = shards.frame(i)
-        if frame.valid.any():
+        if frame.scale == "metric" and frame.valid.any():
             medians.append(float(np.median(frame.depth[frame.valid])))
     return float(np.median(medians))
 

@@ -8,17 +8,44 @@ tests/test_sources.py then ask for a fixture. Nothing heavy is imported before a
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.sources.common import OnError
 
-__all__ = ["READERS", "OnError", "Reader", "read"]
+__all__ = ["READERS", "OnError", "Option", "Reader", "read"]
+
+#: What a value must be an instance of, where that is more than the annotated type (numpy's numbers, paths as text).
+_ACCEPTED: dict[type, type | tuple[type, ...]] = {float: Real, int: Integral, str: (str, os.PathLike)}
+_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a reader as its signature states it: `name`, the `types` of its values and its `default`."""
+
+    name: str
+    types: tuple[type, ...]
+    default: Any
+
+    def takes(self, value: Any) -> bool:
+        """Whether `value` is of one of the types."""
+        for narrow in (bool, str):  # a bool is an int and a str a Sequence as well, and neither is meant
+            if isinstance(value, narrow):
+                return narrow in self.types
+        return any(isinstance(value, _ACCEPTED.get(t, t)) for t in self.types)
+
+    def wants(self) -> str:
+        """The types in words, such as "a Camera or text"; None, for an option that may stay unset, goes unsaid."""
+        return " or ".join(_WORDS.get(t, f"a {t.__name__}") for t in self.types if t is not type(None))
 
 
 @dataclass(frozen=True)
@@ -40,6 +67,18 @@ class Reader:
         """The function `read` of the module of this name, imported now."""
         function: Callable[..., Iterator[Frame]] = import_module(f"{__name__}.{self.name}").read
         return function
+
+    def options(self) -> dict[str, Option]:
+        """The options of the reader by name, from the signature of its function `read`."""
+        function = self.load()
+        hints = get_type_hints(function)
+        parameters = inspect.signature(function).parameters.values()
+        return {p.name: _option(p, hints[p.name]) for p in parameters if p.name not in ("path", "on_error")}
+
+
+def _option(parameter: inspect.Parameter, hint: Any) -> Option:
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return Option(parameter.name, tuple(get_origin(member) or member for member in members), parameter.default)
 
 
 _ALL = (
@@ -86,15 +125,18 @@ def read(
     """Frames of the raw data at `path` in the format `kind`, streamed.
 
     A bad item is reported to `on_error` and skipped; without `on_error` it is raised. `options` are those of the
-    reader. Raises InputError for an unknown kind or option, a missing path and a folder without frames.
+    reader (`READERS[kind].options()`). Raises InputError for an unknown kind, an option that is unknown or of another
+    type, a missing path and a folder without frames.
     """
     if kind not in READERS:
         raise InputError(f"source kind {kind!r} is unknown; use one of {', '.join(READERS)}")
     reader = READERS[kind]
-    function = reader.load()
-    known = set(inspect.signature(function).parameters) - {"path", "on_error"}
-    if unknown := sorted(set(options) - known):
-        raise InputError(f"source {kind}: no option {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'none'}")
+    function, known = reader.load(), reader.options()
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(f"source {kind}: no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    for name, value in options.items():
+        if not known[name].takes(value):
+            raise InputError(f"source {kind}: option {name} must be {known[name].wants()}, got {value!r}")
     if not reader.needs_path:
         return function(path, **options)
     if path is None:

@@ -9,12 +9,14 @@ Two layouts; the first is recognised by a file `meta.json` anywhere below the gi
 `meta.json` and the camera files hold the camera (see `camera_from_record`) and may hold `depth_scale` (stored values
 per metre), `sensor`, `kind`, `scale`, `source`, `licence`, `camera_source` and `world_from_cam` (4x4); `dataset.json`
 holds the same for the whole folder. A frame's own record goes before `dataset.json`. Depth is z-depth; float files are
-metres unless a scale is stated; a 16-bit PNG must state its unit there, in itself or by the option `depth_scale`.
+metres unless a scale is stated; a 16-bit PNG must state its unit there, in itself or by the option `depth_scale`
+(`--option depth_scale=1000` on the command line).
 Pixel centres: the first is at (0.5, 0.5), which is ours, unless the record says `"pixel_centre": 0`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -56,6 +58,15 @@ class _Defaults:
     fov_x: float | None
 
 
+@dataclass(frozen=True)
+class _Stem:
+    """A name (relative, without suffix) of the second layout with the image and depth files that bear it."""
+
+    name: str
+    images: list[Path]
+    depths: list[Path]
+
+
 def read(
     path: Path, *, on_error: OnError | None = None, depth_scale: float | None = None, fov_x: float | None = None
 ) -> Iterator[Frame]:
@@ -66,6 +77,10 @@ def read(
     values per metre) overrides the files. Images without a camera are refused unless `fov_x` (degrees) gives an assumed
     one; `notes["camera_source"]` then says "assumed". Raises InputError (see `load_each`).
     """
+    if depth_scale is not None and not (math.isfinite(depth_scale) and depth_scale > 0):
+        raise InputError(f"source folder: depth_scale must be a positive number of values per metre, got {depth_scale}")
+    if fov_x is not None and not 0 < fov_x < 180:
+        raise InputError(f"source folder: fov_x must lie between 0 and 180 degrees, got {fov_x}")
     path = Path(path)
     defaults = _Defaults(read_dataset_record(path), path.resolve().name, depth_scale, fov_x)
     items: list[Any]
@@ -89,29 +104,35 @@ def _load_frame_folder(root: Path, defaults: _Defaults, meta: Path) -> Frame:
     return _frame(name, image, depth, record, meta, defaults)
 
 
-def _stems(root: Path) -> list[str]:
-    """Names (relative, without suffix) that have an image or a depth map; a missing partner is an error of the item."""
-    images = [p.relative_to(root / "images") for p in list_images(root / "images")]
-    depths = [p.relative_to(root / "depth") for p in files_below(root / "depth") if p.suffix.lower() in _DEPTH_SUFFIXES]
-    return sorted({p.with_suffix("").as_posix() for p in [*images, *depths]})
+def _stems(root: Path) -> list[_Stem]:
+    """The names that have an image or a depth map; a missing partner is an error of the item."""
+    images = _by_stem(root / "images", list_images(root / "images"))
+    depths = _by_stem(root / "depth", [p for p in files_below(root / "depth") if p.suffix.lower() in _DEPTH_SUFFIXES])
+    return [_Stem(name, images.get(name, []), depths.get(name, [])) for name in sorted({*images, *depths})]
 
 
-def _load_stem(root: Path, defaults: _Defaults, stem: str) -> Frame:
-    image = _only_file(root / "images" / stem, IMAGE_SUFFIXES, "the image of this depth map")
-    depth = _only_file(root / "depth" / stem, _DEPTH_SUFFIXES, "the depth map of this image")
+def _by_stem(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+    return found
+
+
+def _load_stem(root: Path, defaults: _Defaults, stem: _Stem) -> Frame:
+    image = _only_file(root / "images" / stem.name, stem.images, IMAGE_SUFFIXES, "the image of this depth map")
+    depth = _only_file(root / "depth" / stem.name, stem.depths, _DEPTH_SUFFIXES, "the depth map of this image")
     record, where = dict(defaults.record), root
-    places = (root / "cameras" / f"{stem}.json", root / "images" / f"{stem}.json", root / "camera.json")
+    places = (root / "cameras" / f"{stem.name}.json", root / "images" / f"{stem.name}.json", root / "camera.json")
     for camera in places:
         if camera.is_file():
             record, where = {**record, **read_record(camera)}, camera
             break
-    return _frame(stem, image, depth, record, where, defaults)
+    return _frame(stem.name, image, depth, record, where, defaults)
 
 
-def _only_file(stem: Path, suffixes: tuple[str, ...], what: str) -> Path:
-    files = [p for p in stem.parent.glob("*") if p.stem == stem.name and p.suffix.lower() in suffixes]
+def _only_file(stem: Path, files: list[Path], suffixes: tuple[str, ...], what: str) -> Path:
     if len(files) != 1:
-        found = ", ".join(sorted(p.name for p in files)) or "none"
+        found = ", ".join(p.name for p in files) or "none"
         raise InputError(f"{stem}: needs exactly one file that is {what} ({', '.join(suffixes)}); found {found}")
     return files[0]
 
@@ -125,12 +146,15 @@ def _frame(
     image = read_image(require_file(image_path, "every frame needs its image"))
     height, width = image.shape[:2]
     scale = defaults.depth_scale if defaults.depth_scale is not None else _number(record, "depth_scale", where)
-    depth = read_depth(require_file(depth_path, "every frame needs its depth map"), scale)
+    depth = _read_depth(require_file(depth_path, "every frame needs its depth map"), scale)
     camera = camera_from_record(record, width, height, where)
     notes: dict[str, Any] = {"camera_source": record.get("camera_source", "given")}
     if camera is None:
         if defaults.fov_x is None:
-            raise InputError(f"{where}: states no camera; add fx, fy, cx, cy (pixels), or assume one with fov_x")
+            raise InputError(
+                f"{where}: states no camera; add fx, fy, cx, cy (pixels), or assume one with fov_x=DEGREES "
+                "(--option fov_x=DEGREES)"
+            )
         camera, notes = Camera.from_fov(defaults.fov_x, width, height), {"camera_source": "assumed"}
     if depth.shape != (height, width):
         notes["depth_grid"] = [depth.shape[1], depth.shape[0]]
@@ -153,6 +177,18 @@ def _frame(
         world_from_cam=_pose(record, where),
         notes=notes,
     )
+
+
+def _read_depth(path: Path, scale: float | None) -> NDArray[np.float32]:
+    try:
+        return read_depth(path, scale)
+    except InputError as error:
+        if scale is not None or "values per metre" not in str(error):
+            raise
+        # The reader of the file cannot know where a data set states its scale.
+        raise InputError(
+            f'{error}, as "depth_scale" in dataset.json or as depth_scale=1000 (--option depth_scale=1000)'
+        ) from None
 
 
 def _place(depth: NDArray[np.float32], width: int, height: int, where: Path) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from metricanything.core.camera import Camera
 from metricanything.core.codecs import read_image
+from metricanything.core.codecs.reading import reading
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.core.geometry import scatter_min, visible_points
@@ -50,7 +51,7 @@ def read(path: Path, *, on_error: OnError | None = None, camera: str = "02") -> 
     an unknown camera and for calibration files that are missing or malformed.
     """
     if camera not in ("02", "03"):
-        raise InputError(f"kitti_raw: camera {camera!r} is no colour camera; use 02 or 03")
+        raise InputError(f"source kitti_raw: camera {camera!r} is no colour camera; use 02 or 03")
     path = Path(path).resolve()
     folders = [path / f"image_{camera}", *sorted(path.rglob(f"*/image_{camera}"))]
     images = [p for f in folders for p in sorted((f / "data").glob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
@@ -123,7 +124,9 @@ def read_calibration(day: Path, camera: str) -> Calibration:
 
 def _read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:
     """Lines `NAME: numbers`; lines without numbers (the time stamp) are left out."""
-    text = require_file(path, "copy the calibration files of this date beside its drives").read_text(encoding="utf-8")
+    require_file(path, "copy the calibration files of this date beside its drives")
+    with reading(path, "UTF-8 text file"):
+        text = path.read_text(encoding="utf-8")
     values = {}
     for line in text.splitlines():
         name, _, numbers = line.partition(":")

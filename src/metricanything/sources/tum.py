@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from metricanything.core.camera import Camera
 from metricanything.core.codecs import read_depth, read_image
+from metricanything.core.codecs.reading import reading
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.sources.common import (
@@ -57,6 +58,8 @@ def read(
     without it, `camera.json` in the folder counts, then `freiburg1|2|3` in its path. Raises InputError when none of
     these tells the camera.
     """
+    if not max_gap >= 0:
+        raise InputError(f"source tum: max_gap must be a number of seconds from 0, got {max_gap}")
     path = Path(path)
     rgb_times, rgb_names = _read_list(path / "rgb.txt")
     depth_times, depth_names = _read_list(path / "depth.txt")
@@ -116,7 +119,9 @@ def associate(times: NDArray[np.float64], others: NDArray[np.float64], max_gap: 
 
 
 def _rows(path: Path) -> list[list[str]]:
-    text = require_file(path, "expected a TUM RGB-D sequence (rgb.txt, depth.txt)").read_text(encoding="utf-8")
+    require_file(path, "expected a TUM RGB-D sequence (rgb.txt, depth.txt)")
+    with reading(path, "UTF-8 text file"):
+        text = path.read_text(encoding="utf-8")
     return [line.replace(",", " ").split() for line in text.splitlines() if line.strip() and line.lstrip()[0] != "#"]
 
 
@@ -132,8 +137,9 @@ def _read_trajectory(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float6
     """Times (N,) and poses (N, 4, 4) world from camera; none without the file."""
     if not path.is_file():
         return np.empty(0), np.empty((0, 4, 4))
+    rows = _rows(path)
     try:
-        values = np.array(_rows(path), dtype=np.float64).reshape(-1, 8)
+        values = np.array(rows, dtype=np.float64).reshape(-1, 8)
     except ValueError:
         raise InputError(f"{path}: lines must be `timestamp tx ty tz qx qy qz qw`; correct the file") from None
     if not np.isfinite(values).all() or (np.linalg.norm(values[:, 4:], axis=1) < 1e-6).any():
@@ -156,11 +162,16 @@ def _choose_camera(path: Path, camera: Camera | str | None) -> Camera:
             given := camera_from_record(record, record.get("width", 640), record.get("height", 480), where)
         ) is not None:
             return given
-    full = str(path.resolve())
-    names = [camera] if camera is not None else [key for key in _PUBLISHED if f"freiburg{key[2]}" in full]
-    if len(names) != 1 or names[0] not in _PUBLISHED:
+    if camera is not None:
+        if camera not in _PUBLISHED:
+            raise InputError(f"source tum: camera {camera!r} is unknown; use one of {', '.join(_PUBLISHED)}")
+        names = [camera]
+    else:
+        names = [key for key in _PUBLISHED if f"freiburg{key[2]}" in str(path.resolve())]
+    if len(names) != 1:
         raise InputError(
-            f"{path}: cannot tell the camera; give camera=fr1, fr2 or fr3, or write camera.json (fx, fy, cx, cy)"
+            f"{path}: cannot tell the camera; give camera=fr1, fr2 or fr3 (--option camera=fr1), or write camera.json "
+            "(fx, fy, cx, cy)"
         )
     (fx, fy, cx, cy), distortion = _PUBLISHED[names[0]]
     if distortion is None:

@@ -24,8 +24,9 @@ def pseudo_labels(
 ) -> Iterator[Frame]:
     """Every frame with its depth replaced by the teacher's dense prediction, prompted by the frame's own label.
 
-    At most `max_points` of the known pixels are the prompt, drawn uniformly with a seed per frame. Sky and pixels
-    outside the teacher's mask become +inf. Frames without any known depth are left out: nothing gives their scale.
+    At most `max_points` of the known pixels are the prompt, drawn uniformly with a seed per frame. What the teacher's
+    mask leaves out becomes +inf (sky), except where the frame was measured. Frames without any known depth are left
+    out: nothing gives their scale.
     """
     for start in range(0, len(shards), batch_size):
         read = [(i, shards.frame(i)) for i in range(start, min(start + batch_size, len(shards)))]
@@ -34,7 +35,7 @@ def pseudo_labels(
         prompts = [_label_prompt(frame, max_points, seed + i) for i, frame in numbered]
         predictions = teacher.predict([f.image for f in frames], prompt=prompts, camera=[f.camera for f in frames])
         for frame, prompt, prediction in zip(frames, prompts, predictions, strict=True):
-            depth = np.where(prediction.mask, prediction.depth, np.float32(np.inf))
+            depth = np.where(prediction.mask | frame.valid, prediction.depth, np.float32(np.inf))
             notes = {**frame.notes, "pseudo_label": {"teacher": teacher.record, "prompt_points": len(prompt)}}
             yield dataclasses.replace(frame, depth=depth, sigma=None, notes=notes)
 

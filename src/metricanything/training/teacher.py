@@ -24,16 +24,16 @@ COMPACT_PROMPTS = PromptMixture(
 
 
 def depth_terms(output: DepthOutput, batch: Batch, supervised_B: Tensor) -> dict[str, Tensor]:
-    """Trimmed L1 everywhere, gradients where labels are rendered, and the finite-depth mask; means over the batch.
+    """Trimmed L1 everywhere, gradients where labels are trusted, and the finite-depth mask; means over the batch.
 
     Samples outside `supervised_B` count for the mask alone.
     """
     target_c = canonical(batch.depth_BHW, batch.focal_B)
     known = (target_c > 0) & supervised_B[:, None, None, None]
     log_c = torch.where(known, target_c, 1.0).log()
-    keep = torch.where(batch.rendered_B, 1.0, 0.8)
+    keep = torch.where(batch.trusted_B, 1.0, 0.8)
     value = trimmed_l1(output.log_c_B1HW, log_c, known, keep)
-    edges = gradient_l1(output.log_c_B1HW, log_c, known & batch.rendered_B[:, None, None, None])
+    edges = gradient_l1(output.log_c_B1HW, log_c, known & batch.trusted_B[:, None, None, None])
     finite = torch.isfinite(batch.depth_BHW)[:, None]
     mask = mask_bce(output.mask_logit_B1HW, finite, ~torch.isnan(batch.depth_BHW)[:, None])
     return {"value": value.mean(), "edges": 2.0 * edges.mean(), "mask": 0.1 * mask.mean()}
