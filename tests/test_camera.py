@@ -237,6 +237,22 @@ def test_field_of_view() -> None:
     assert fisheye.fov_x == pytest.approx(np.rad2deg(3.0))
 
 
+def test_field_of_view_ends_where_nothing_is_seen() -> None:
+    """At the edge of a fisheye's image circle, or of the part of a barrel distortion that can be inverted."""
+    whole = Camera.kannala_brandt(100, 100, 500, 400, 1000, 800, distortion=(0, 0, 0, 0))
+    assert whole.fov_x == pytest.approx(360, abs=1e-3)  # r = theta stays one-to-one up to 180 degrees
+    folding = Camera.kannala_brandt(200, 200, 500, 400, 1000, 800, distortion=(-0.1, 0, 0, 0))
+    edge = np.rad2deg(np.sqrt(1 / 0.3))  # where theta (1 - 0.1 theta^2) turns
+    assert folding.fov_x == pytest.approx(2 * edge, abs=0.2)
+    left_cut = folding.crop(400, 0, 600, 800)  # its left border is inside the circle
+    seen = left_cut.unproject([0, left_cut.cy])
+    assert left_cut.fov_x == pytest.approx(edge - np.rad2deg(np.arctan2(seen[0], seen[2])), abs=0.1)
+    barrel = Camera.opencv(300, 300, 400, 300, 800, 600, distortion=(-0.3, 0, 0, 0))
+    assert np.isnan(barrel.unproject([0, 300])).any()
+    assert barrel.fov_x == pytest.approx(2 * np.rad2deg(np.arctan(np.sqrt(1 / 0.9))), abs=0.2)
+    assert np.isnan(whole.crop(900, 0, 100, 800).fov_x)  # a window beside the circle
+
+
 def test_rays_and_grid_have_the_image_layout() -> None:
     camera = Camera.from_fov(60, 7, 5)
     assert camera.pixel_grid().shape == (5, 7, 2)

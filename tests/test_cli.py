@@ -228,6 +228,28 @@ def test_an_image_without_its_prompt_is_skipped(
     assert "holds no prompt for a.png" in error_line(capsys)
 
 
+def test_what_is_skipped_is_named_in_full(
+    photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The image whose prompt is at fault, and names that look like markup."""
+    image = tmp_path / "[old] [red].png"
+    photo.rename(image)
+    (tmp_path / "prompt.csv").write_text("nothing\n")
+    arguments = ("predict", image, "-o", tmp_path / "[out]", "--model", checkpoints["compact-teacher"])
+    assert run(*arguments, "--prompt", tmp_path / "prompt.csv") == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"skipped {image}: {tmp_path / 'prompt.csv'}: ")
+    assert captured.out.strip().endswith("0 of 1 images written to " + str(tmp_path / "[out]"))
+
+
+def test_an_output_below_a_file_is_refused_before_anything_is_computed(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file.txt").write_text("")
+    assert run("predict", photo, "-o", tmp_path / "file.txt" / "out") == 2
+    assert f"{tmp_path / 'file.txt'}: is a file, not a folder" in error_line(capsys)
+
+
 BAD_PREDICTIONS = {
     "no images": ([], "no images given"),
     "missing file": (["nothing.jpg"], "no such file"),
@@ -240,6 +262,11 @@ BAD_PREDICTIONS = {
     "two cameras": (["PHOTO", "--fov-x", "60", "--camera", "c.json"], "give one of them"),
     "bad batch": (["PHOTO", "--batch-size", "0"], "--batch-size"),
     "one prompt for many": (["PHOTO", "OTHER", "--prompt", "PHOTO"], "one prompt for 2 images"),
+    "bad field of view": (["PHOTO", "OTHER", "--fov-x", "400"], "--fov-x must lie between 0 and 180 degrees, got 400"),
+    "camera is no record": (["PHOTO", "OTHER", "--camera", "GARBAGE"], "garbage.safetensors: not valid JSON"),
+    "camera is a folder": (["PHOTO", "OTHER", "--camera", "EMPTY"], "cannot be read"),
+    "no format": (["PHOTO", "--format"], "--format names no output"),
+    "prompt of no known form": (["PHOTO", "--prompt", "GARBAGE"], "prompts are .png .npy .npz .exr .pfm .csv .ply"),
     "bad device": (["PHOTO", "--device", "abacus", "--model", "MODEL"], "not available"),
 }
 
@@ -412,7 +439,7 @@ BAD_INGESTS = {
     "not whole": (["procedural", "--option", "count=1.5"], "option count must be a whole number, got 1.5"),
     "python only": (["procedural", "--option", "photos=a.jpg"], "option photos must be a Sequence, got 'a.jpg'"),
     "not positive": (["folder", "DATA", "--option", "depth_scale=0"], "depth_scale must be a positive number"),
-    "a file": (["tum", "FILE"], "is a file, not a folder; give the folder of the tum data"),
+    "a file": (["tum", "FILE"], "is a file, not a folder; source tum reads a folder of data"),
     "no path": (["tum"], "needs the folder to read"),
     "path for a generator": (["procedural", "DATA"], "reads no files"),
     "swapped": (["DATA", "tum"], "is unknown; use one of folder, colmap, tum"),
@@ -456,3 +483,22 @@ def test_ingest_reports_and_skips_bad_frames(tmp_path: Path, capsys: pytest.Capt
     captured = capsys.readouterr()
     assert str(victim) in captured.err.replace("\n", "")
     assert len(Shards(tmp_path / "shards")) == len(list(HELDOUT.rglob("image.jpg"))) - 1
+
+
+USAGE_MISTAKES = {
+    "missing option": (["predict", "a.jpg"], "--output"),
+    "unknown option": (["predict", "a.jpg", "-o", "x", "--nope"], "--nope"),
+    "misspelt option": (["quickstart", "--sceens", "3"], "perhaps you meant --scenes"),
+    "wrong type": (["predict", "a.jpg", "-o", "x", "--fov-x", "wide"], "--fov-x"),
+    "wrong value": (["quickstart", "--scenes", "0"], "at least one scene"),
+    "surplus argument": (["models", "all"], "all"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE_MISTAKES)
+def test_usage_mistakes_get_one_line_too(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, expected = USAGE_MISTAKES[case]
+    assert run(*arguments) == 2
+    line = error_line(capsys)
+    assert expected in line
+    assert f"`metricanything {arguments[0]} --help`" in line

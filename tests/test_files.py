@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from metricanything.core import files
 from metricanything.core.errors import InputError
 from metricanything.core.files import atomic_path, read_json, write_bytes, write_json, write_text
+from metricanything.models.encoder import EncoderConfig
 
 
 def test_text_bytes_and_json_round_trip(tmp_path: Path) -> None:
@@ -94,6 +98,82 @@ def test_failure_half_way_through_a_library_write(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def runtime_error(temporary: Path) -> None:
+    temporary.write_bytes(b"half")
+    raise RuntimeError("unexpected pos 64 vs 0")  # what PyTorch says of a full disk
+
+
+@pytest.mark.parametrize("free", [0, 10_000, 10**9])
+def test_a_full_disk_is_called_so_whatever_the_library_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    path = tmp_path / "depth.exr"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - free, free))
+    with pytest.raises((OSError, RuntimeError)) as error, atomic_path(path) as temporary:
+        runtime_error(temporary)
+    if free == 10**9:
+        assert isinstance(error.value, RuntimeError)
+    else:
+        assert isinstance(error.value, OSError)
+        assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["depth.exr"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte; needs the right to mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("no small file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_really_full_disk(small_disk: Path) -> None:
+    import torch
+
+    from metricanything.core import codecs
+    from metricanything.models.checkpoint import save_model
+
+    depth = np.random.default_rng(0).uniform(1, 9, (1000, 1000)).astype(np.float32)
+    points = np.stack([depth] * 3, axis=-1)
+    network = torch.nn.Linear(1000, 1000)
+    network.config = EncoderConfig()
+    writers: dict[str, Callable[[Path], object]] = {
+        "a.exr": lambda path: codecs.write_depth_exr(path, depth),
+        "a.npy": lambda path: codecs.write_depth_npy(path, depth),
+        "a.ply": lambda path: codecs.write_ply(path, points.reshape(-1, 3)),
+        "a.glb": lambda path: codecs.write_glb(path, points // 10 + 1, np.zeros(points.shape, np.uint8), depth > 0),
+        "a.safetensors": lambda path: save_model(path, network, "compact-depthmap"),
+    }
+    for name, write in writers.items():
+        with pytest.raises(OSError) as error:
+            write(small_disk / name)
+        assert error.value.errno == errno.ENOSPC, name
+        assert os.listdir(small_disk) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_where_the_system_makes_no_files() -> None:
+    for path in ("/proc/x", "/proc/x/depth.png"):
+        with pytest.raises(InputError, match=f"^{path}: cannot be written"):
+            write_text(path, "x")
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        write_text(tmp_path / ("a" * 300 + ".txt"), "x")
 
 
 def test_places_where_no_file_can_be_written(tmp_path: Path) -> None:

@@ -160,18 +160,35 @@ def test_points_far_outside_or_nowhere_are_left_out() -> None:
     assert grid[1, 1] == 6
 
 
+def surrounded(depth: float, nearest: np.ndarray, row: int, column: int, radius: int) -> bool:
+    """Whether no closed half plane through the pixel holds all nearer ones, which go on beyond the borders."""
+    nearer = []
+    for y in range(-radius, radius + 1):
+        for x in range(-radius, radius + 1):
+            r = min(max(row + y, 0), nearest.shape[0] - 1)
+            c = min(max(column + x, 0), nearest.shape[1] - 1)
+            if depth > np.float32(1.15) * nearest[r, c]:
+                nearer.append((x, y))
+    # If there is such a half plane, one has a nearer pixel on its border.
+    normals = [normal for x, y in nearer for normal in ((y, -x), (-y, x))]
+    return bool(nearer) and all(any(a * x + b * y < 0 for x, y in nearer) for a, b in normals)
+
+
 @examples
 @given(scattered(), st.integers(0, 3))
 def test_visible_points_is_the_loop(case: tuple[np.ndarray, np.ndarray, int, int], radius: int) -> None:
     uv, depth, height, width = case
     usable = np.isfinite(depth) & (depth > 0)
     uv, depth = uv[usable], depth[usable]
-    inside = (uv >= 0).all(1) & (uv <= (width, height)).all(1)
-    cell = np.minimum(np.floor(uv), (width - 1, height - 1))
+    nearest = geometry.scatter_min(uv, depth, height, width)
     expected = []
-    for i in range(len(depth)):
-        close = inside & (np.abs(cell - cell[i]) <= radius).all(1)
-        expected.append(not inside[i] or depth[i] <= np.float32(1.15 * depth[close].min()))
+    for (u, v), d in zip(uv, depth, strict=True):
+        if not (0 <= u <= width and 0 <= v <= height):
+            expected.append(True)
+            continue
+        row, column = min(int(v), height - 1), min(int(u), width - 1)
+        front = nearest[row, column]
+        expected.append(bool(d <= 2 * front) and not surrounded(front, nearest, row, column, radius))
     result = geometry.visible_points(uv, depth, height, width, radius=radius, ratio=1.15)
     assert result.tolist() == expected
 
@@ -182,16 +199,61 @@ def test_points_behind_a_nearer_plane_are_hidden() -> None:
     wall = np.stack([u, v], axis=-1)
     fence = wall[(u < 50) & (u % 4 < 1)]
     uv, depth = np.concatenate([wall, fence]), np.concatenate([np.full(len(wall), 20.0), np.full(len(fence), 5.0)])
-    visible = geometry.visible_points(uv, depth, 60, 100)
+    visible = geometry.visible_points(uv, depth, 60, 100, radius=3)
     assert visible[len(wall) :].all()
     assert not visible[: len(wall)][u < 48].any()
     assert visible[: len(wall)][u > 53].all()
 
 
+@pytest.mark.parametrize("width", [320, 1242, 2484])
+def test_points_behind_a_foreground_object_are_hidden(width: int) -> None:
+    """A box scanned by the lines of a LiDAR that scale with the image, and a wall whose points shine through it."""
+    height, step = width * 3 // 4, width / 1242
+    lines = np.arange(height / 4, height * 3 / 4, 2.5 * step)
+    columns = np.arange(width / 4, width * 3 / 4, 2.5 * step)
+    box = np.stack([a.ravel() for a in np.meshgrid(columns, lines)], axis=-1)
+    wall = np.random.default_rng(0).uniform((0, 0), (width, height), (3000, 2))
+    uv, depth = np.concatenate([box, wall]), np.concatenate([np.full(len(box), 6.0), np.full(len(wall), 18.0)])
+    visible = geometry.visible_points(uv, depth, height, width)
+    centre = np.array([width / 2, height / 2])
+    off = np.abs(wall - centre) / (width / 4, height / 4)
+    behind, beside = off.max(axis=1) < 0.97, off.max(axis=1) > 1.03
+    assert visible[: len(box)].all()
+    assert visible[len(box) :][beside].all()
+    assert visible[len(box) :][behind].mean() < 0.02
+
+
+def ground(height: float, roll: float, scan: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and depths of a level floor that a camera (f = 300, 320x240) sees from `height` metres above it."""
+    if scan == "pixels":
+        x, y = np.meshgrid((np.arange(320) + 0.5 - 160) / 300, (np.arange(240) + 0.5 - 120) / 300)
+    elif scan == "random":
+        x, y = np.random.default_rng(0).uniform((-160 / 300, -0.4), (160 / 300, 0.4), (40_000, 2)).T
+    else:  # lines of a LiDAR at the camera
+        azimuth, elevation = np.meshgrid(np.deg2rad(np.arange(-28, 28, 0.2)), np.deg2rad(np.arange(0, 21, 0.4)))
+        x, y = np.tan(azimuth), np.tan(elevation) / np.cos(azimuth)
+    drop = x * np.sin(roll) + y * np.cos(roll)
+    below = drop > 0.5 / 300  # the last half pixel before the horizon holds everything up to infinity
+    return np.stack([x * 300 + 160, y * 300 + 120], axis=-1)[below], height / drop[below]
+
+
+@pytest.mark.parametrize("scan", ["pixels", "random", "lidar"])
+@pytest.mark.parametrize("height", [0.1, 0.3, 1.6])
+@pytest.mark.parametrize("roll", [0.0, 0.3])
+def test_the_ground_does_not_hide_itself(height: float, roll: float, scan: str) -> None:
+    """At no distance: three pixels lower the floor is far nearer, but on one side only."""
+    uv, depth = ground(height, roll, scan)
+    visible = geometry.visible_points(uv, depth, 240, 320)
+    for near, far in ((0, 2), (2, 5), (5, 15), (15, np.inf)):
+        ring = (depth >= near) & (depth < far)
+        assert not ring.any() or visible[ring].mean() >= 0.99
+    assert geometry.visible_points(uv, depth, 240, 320, radius=3).mean() >= 0.99
+
+
 def test_a_slanted_surface_does_not_hide_itself() -> None:
     u, v = (a.ravel() for a in np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5))
-    ground = 1.6 * 80 / (v + 20)  # a road below a camera at 1.6 m
-    assert geometry.visible_points(np.stack([u, v], axis=-1), ground, 60, 80).all()
+    slanted = 1.6 * 80 / (v + 20)  # a road below a camera at 1.6 m
+    assert geometry.visible_points(np.stack([u, v], axis=-1), slanted, 60, 80, radius=3).all()
 
 
 # ---------------------------------------------------------------- focal length and shift
@@ -210,9 +272,8 @@ def test_focal_and_shift_are_recovered(focal: float, shift: float, height: int, 
     points = affine_cloud(focal, shift, height, width, seed)
     found = geometry.recover_focal_shift(points)
     np.testing.assert_allclose(found, (focal, shift), rtol=5e-3, atol=5e-3)
-    f, s = geometry.recover_focal_shift(points, focal=focal)
-    assert f == pytest.approx(focal)
-    assert s == pytest.approx(shift, abs=5e-3)
+    plane = geometry.view_plane_uv(height, width) / np.float32(focal)
+    assert geometry.recover_shift(points, plane) == pytest.approx(shift, abs=1e-4)
 
 
 def test_masked_and_unknown_points_do_not_count() -> None:
@@ -223,12 +284,36 @@ def test_masked_and_unknown_points_do_not_count() -> None:
     points[30:35] = np.nan
     points[40] = np.inf
     np.testing.assert_allclose(geometry.recover_focal_shift(points, mask), (1.3, 0.7), atol=5e-3)
+    plane = geometry.view_plane_uv(64, 48) / np.float32(1.3)
+    assert geometry.recover_shift(points, plane, mask) == pytest.approx(0.7, abs=1e-4)
+    plane[:20] = np.nan
+    assert geometry.recover_shift(points, plane) == pytest.approx(0.7, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_shift_agrees_with_the_rays_of_any_camera(name: str) -> None:
+    """With noise the answer is that of the least-squares problem: no shift near it is better."""
+    camera, rng = CAMERAS[name], np.random.default_rng(0)
+    rays = camera.rays().astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        plane = np.where(rays[..., 2:] > 0.05, rays[..., :2] / rays[..., 2:], np.nan)
+    z = rng.uniform(1, 6, plane.shape[:2])
+    points = np.concatenate([plane * z[..., None], z[..., None] - 0.7], axis=-1)
+    assert geometry.recover_shift(points, plane) == pytest.approx(0.7, abs=1e-6)
+    points += rng.normal(0, 0.02, points.shape)
+    found = geometry.recover_shift(points, plane)
+
+    def cost(shift: float) -> float:
+        return float(np.nansum((points[..., :2] / (points[..., 2:] + shift) - plane) ** 2))
+
+    assert found == pytest.approx(0.7, abs=0.1)
+    assert cost(found) <= min(cost(found - 1e-3), cost(found + 1e-3))
 
 
 def test_too_few_points_give_the_neutral_answer() -> None:
     points = np.full((8, 8, 3), np.nan, np.float32)
     assert geometry.recover_focal_shift(points) == (1.0, 0.0)
-    assert geometry.recover_focal_shift(points, focal=2.0) == (2.0, 0.0)
+    assert geometry.recover_shift(points, geometry.view_plane_uv(8, 8)) == 0
     assert geometry.recover_focal_shift(affine_cloud(1, 0, 8, 8, 0), np.zeros((8, 8), bool)) == (1.0, 0.0)
 
 

@@ -189,6 +189,27 @@ def test_bad_sidecars(photo: Path, content: Any) -> None:
     assert "photo.json" in raises_one_line(".", find_camera, None, photo, HEIGHT, WIDTH)
 
 
+def test_camera_of_another_size_must_state_it(tmp_path: Path) -> None:
+    """A camera for 640x480 beside a photo of 1920x1440: far too wide a view, were it taken as it is."""
+    photo, record = tmp_path / "photo.png", {"cam_in": [517, 517, 318, 255]}
+    codecs.write_image(photo, IMAGE)
+    sidecar(photo, record)
+    remedy = "photo.json: principal point .* is far from the centre of the 1920x1440 image; add width and height"
+    raises_one_line(remedy, find_camera, None, photo, 1440, 1920)
+    raises_one_line(remedy, read_camera, photo.with_suffix(".json"), 1440, 1920)
+    sidecar(photo, {"fx": 517, "fy": 517, "cx": 318, "cy": 255})
+    raises_one_line(remedy, read_camera, photo.with_suffix(".json"), 1440, 1920)
+    sidecar(photo, {**record, "width": 640})
+    raises_one_line(remedy, find_camera, None, photo, 1440, 1920)
+    sidecar(photo, {**record, "width": 640, "height": 480})
+    camera, _ = find_camera(None, photo, 1440, 1920)
+    np.testing.assert_allclose(camera.params, (1551, 1551, 954, 765))
+    sidecar(photo, record)
+    assert find_camera(None, photo, 480, 640)[0] == Camera.pinhole(517, 517, 318, 255, 640, 480)
+    sidecar(photo, {**record, "width": 320, "height": 480})  # a crop, stated as such
+    assert find_camera(None, photo, 480, 320)[0].cx == 318
+
+
 def test_given_camera_must_fit(photo: Path) -> None:
     other = CAMERA.resize(80, 60)
     message = raises_one_line(r"camera\.resize\(40, 30\)", find_camera, other, photo, HEIGHT, WIDTH)
@@ -248,11 +269,75 @@ def test_png_without_a_unit_needs_the_scale(tmp_path: Path) -> None:
     Image.fromarray(np.nan_to_num(DEPTH * 1000).astype(np.uint16)).save(path)
     assert str(path) in raises_one_line("give the scale", read_prompt, path, (HEIGHT, WIDTH))
     assert_is_depth(read_prompt(path, (HEIGHT, WIDTH), scale=1000))
+    assert_is_depth(read_prompt(path, (HEIGHT, WIDTH), unit="mm"))
 
 
-def test_csv_prompt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.png", "log.png", "a.npy", "a.exr", "a.csv", "a.ply"])
+@pytest.mark.parametrize("unit", ["m", "cm", "mm"])
+def test_unit_of_a_prompt(tmp_path: Path, name: str, unit: str) -> None:
+    """The remedy that the refusal of raw units names, for every kind of file."""
+    path, factor = tmp_path / name, {"m": 1, "cm": 100, "mm": 1000}[unit]
+    values = DEPTH * np.float32(factor)
+    if name.endswith(".csv"):
+        rows, columns = np.nonzero(np.isfinite(DEPTH))
+        np.savetxt(path, np.stack([columns + 0.5, rows + 0.5, values[rows, columns]], axis=-1), delimiter=",")
+    elif name.endswith(".ply"):
+        rows, columns = np.nonzero(np.isfinite(DEPTH))
+        rays = CAMERA.unproject(np.stack([columns, rows], axis=-1) + 0.5)
+        codecs.write_ply(path, rays / rays[:, 2:] * values[rows, columns, None])
+    elif name == "log.png":
+        codecs.write_depth_log_png(path, DEPTH)
+        message = "in metres; leave the scale or unit out"
+        assert str(path) in raises_one_line(message, read_prompt, path, (HEIGHT, WIDTH), unit=unit)
+        return
+    elif name == "a.png":
+        Image.fromarray(np.nan_to_num(values.round()).astype(np.uint16)).save(path)
+    else:
+        next(f for f in codecs.DEPTH_FORMATS.values() if f.suffix == path.suffix).write(path, values)
+    prompt = read_prompt(path, (HEIGHT, WIDTH), CAMERA, unit=unit)
+    rounding = 0.5 / factor if name == "a.png" else 0
+    np.testing.assert_allclose(prompt.rasterise(HEIGHT, WIDTH), DEPTH, rtol=1e-5, atol=rounding)
+    assert str(path) in raises_one_line("give one of them", read_prompt, path, (HEIGHT, WIDTH), CAMERA, unit=unit,
+                                        scale=1000)  # fmt: skip
+
+
+@pytest.mark.parametrize("metres", [30, 300])
+def test_what_is_in_metres_by_statement_is_not_doubted(tmp_path: Path, metres: float) -> None:
+    """A runway, or whole metres: refused as raw values of a sensor unless the file or the user says otherwise."""
+    far = np.full((HEIGHT, WIDTH), metres, np.float32)
+    codecs.write_depth_png16(tmp_path / "a.png", far)
+    codecs.write_depth_log_png(tmp_path / "b.png", far)
+    codecs.write_depth_npy(tmp_path / "c.npy", far * 256)
+    codecs.write_depth_npy(tmp_path / "d.npy", far)
+    assert read_prompt(tmp_path / "a.png", (HEIGHT, WIDTH)).depth == pytest.approx(metres)
+    assert read_prompt(tmp_path / "b.png", (HEIGHT, WIDTH)).depth == pytest.approx(metres)
+    assert read_prompt(tmp_path / "c.npy", (HEIGHT, WIDTH), scale=256).depth == pytest.approx(metres)
+    assert read_prompt(tmp_path / "d.npy", (HEIGHT, WIDTH), unit="m").depth == pytest.approx(metres)
+    raises_one_line("do not look like metres.*--prompt-unit", read_prompt, tmp_path / "d.npy", (HEIGHT, WIDTH))
+
+
+def test_scale_and_unit_of_a_prompt_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1,1,1\n")
+    codecs.write_depth_npy(tmp_path / "a.npy", DEPTH)
+    raises_one_line("a.csv: .*state the unit", read_prompt, tmp_path / "a.csv", (HEIGHT, WIDTH), scale=1000)
+    for name in ("a.csv", "a.npy"):
+        raises_one_line(f"{name}: .*'inch' is unknown", read_prompt, tmp_path / name, (HEIGHT, WIDTH), unit="inch")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# u, v, depth\n5.5, 3.5, 1.5\n30.5,20.5,2.25\n39.5,29.5,7.125\n",
+        "u,v,depth\n5.5,3.5,1.5\n30.5,20.5,2.25\n39.5,29.5,7.125\n",
+        "\ufeffU, V, Depth\r\n5.5,3.5,1.5\r\n30.5,20.5,2.25\r\n39.5,29.5,7.125\r\n",
+        ",depth,u,v\n0,1.5,5.5,3.5\n1,2.25,30.5,20.5\n2,7.125,39.5,29.5\n",
+        "\n# points\n5.5,3.5,1.5 # near\n\n30.5,20.5,2.25\n39.5,29.5,7.125",
+    ],
+    ids=["numpy", "pandas", "spreadsheet", "pandas with its index", "comments"],
+)
+def test_csv_prompt(tmp_path: Path, text: str) -> None:
     path = tmp_path / "prompt.csv"
-    path.write_text("# u, v, depth\n5.5, 3.5, 1.5\n30.5,20.5,2.25\n39.5,29.5,7.125\n")
+    path.write_text(text, encoding="utf-8", newline="")
     assert_is_depth(read_prompt(path, (HEIGHT, WIDTH)))
 
 
@@ -266,18 +351,22 @@ def test_ply_prompt(tmp_path: Path) -> None:
     assert str(path) in raises_one_line("needs the camera", read_prompt, path, (HEIGHT, WIDTH))
 
 
-@pytest.mark.filterwarnings("ignore:loadtxt. input contained no data")
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.csv", "1,2\n", "has 2 columns; write lines of u,v,depth"),
-        ("a.csv", "u,v,depth\n1,1,1\n", "cannot be read as numbers"),
+        ("a.csv", "x,y,z\n1,1,1\n", "cannot be read as numbers"),
+        ("a.csv", "u,v,depth\n1,1,one\n", "cannot be read as numbers"),
+        ("a.csv", "u,v,z,depth\n1,1,1\n", "cannot be read as numbers"),
+        ("a.csv", "1,1,1\n1,1,1,1\n", "cannot be read as numbers"),
         ("a.csv", "1,1,1\n1,1\n", "cannot be read as numbers"),
-        ("a.csv", "\xff\xfe", "cannot be read as numbers"),
-        ("a.csv", "", "columns"),
+        ("a.csv", "\xff\xfe", "cannot be read as text"),
+        ("a.csv", "", "holds no points; write lines of u,v,depth"),
+        ("a.csv", "u,v,depth\n", "holds no points"),
+        ("a.csv", "# nothing\n\n", "holds no points"),
         ("a.csv", "50,10,2\n", "1 of 1 points lie outside the 40x30 image"),
         ("a.csv", "5,10,nan\n", "no point has a measurement"),
-        ("a.csv", "5,10,2000\n6,10,3000\n", "look like millimetres"),
+        ("a.csv", "5,10,2000\n6,10,3000\n", "do not look like metres"),
         ("a.npy", "x", "numpy file"),
         ("a.ply", "ply\n", "PLY file"),
         ("a.txt", "1,1,1\n", r"\.png, \.npy"),

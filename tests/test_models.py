@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from metricanything.core.errors import InputError
+from metricanything.core.geometry import view_plane_uv
 from metricanything.models.checkpoint import METADATA_KEY, load_model, save_model
+from metricanything.models.encoder import EncoderConfig, uv_grid
 from metricanything.models.registry import (
     MODELS,
     ModelSpec,
@@ -110,6 +112,13 @@ def test_unknown_config(config: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("heads", [0, -2, 3, 1.5, "4", None])
+def test_impossible_number_of_heads(heads: Any) -> None:
+    """No weight's shape would show it."""
+    with pytest.raises(InputError, match="heads must divide token_width 256"):
+        EncoderConfig(heads=heads)
+
+
 # ---------------------------------------------------------------- forward
 
 
@@ -170,6 +179,27 @@ def test_runs_in_bfloat16(spec: ModelSpec, tiny_config: DepthConfig) -> None:
         half = outputs(network.bfloat16()(*(x.bfloat16() for x in arguments)))
     for a, b in zip(full, half, strict=True):
         torch.testing.assert_close(a, b.float(), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (32, 2048)])
+def test_pixel_coordinates_are_exact_in_bfloat16(height: int, width: int) -> None:
+    """bfloat16 has 8 bits: beyond the 256th pixel it has no number for every column."""
+    grid = uv_grid(height, width, torch.zeros(1, dtype=torch.bfloat16))
+    assert grid.dtype == torch.float32
+    expected = torch.from_numpy(view_plane_uv(height, width)).permute(2, 0, 1)
+    torch.testing.assert_close(grid[0], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_points_keep_their_pixels_in_bfloat16(tiny_config: DepthConfig) -> None:
+    """Untrained plane coordinates are those of the pixels; a step of bfloat16 is up to four pixels here."""
+    network = build(get_spec("compact-pointmap"), tiny_config).eval().bfloat16()
+    for parameter in network.decoder.head[-1].parameters():
+        torch.nn.init.zeros_(parameter)
+    with torch.inference_mode():
+        points = network(torch.zeros(1, 3, 32, 640, dtype=torch.bfloat16)).points_B3HW
+    assert points.dtype == torch.float32
+    plane = (points[0, :2] / points[0, 2:]).permute(1, 2, 0)
+    torch.testing.assert_close(plane, torch.from_numpy(view_plane_uv(32, 640)), rtol=1e-6, atol=1e-6)
 
 
 # ---------------------------------------------------------------- backward
@@ -336,6 +366,8 @@ def test_bad_checkpoints_are_refused(checkpoint: Path, tmp_path: Path, kind: str
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500 + len(str(path))
+    if kind == "unknown model":  # nothing is damaged
+        assert "fetch it again" not in str(caught.value)
 
 
 def test_saving_is_atomic(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,13 +375,15 @@ def test_saving_is_atomic(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.
     path.write_bytes(b"what was there before")
     network = load_model(checkpoint)[0]
 
-    def fail(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
-        Path(file).write_bytes(b"half a fi")
+    def fail(self: Path, data: bytes) -> None:
+        with open(self, "wb") as file:
+            file.write(data[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
         save_model(path, network, "compact-depthmap")
+    monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
     assert path.read_bytes() == b"what was there before"
 

@@ -182,6 +182,51 @@ def test_point_model_recovers_camera_and_metres() -> None:
     np.testing.assert_allclose(given_camera.points, points, rtol=5e-3, atol=5e-3)
 
 
+KNOWN_CAMERAS = {
+    "centred": Camera.pinhole(300, 300, 160, 120, 320, 240),
+    "cropped": Camera.pinhole(300, 300, 220, 120, 320, 240),
+    "tall pixels": Camera.pinhole(300, 336, 160, 120, 320, 240),
+    "barrel": Camera.opencv(300, 300, 160, 120, 320, 240, distortion=(-0.3, 0, 0, 0)),
+    "fisheye": Camera.kannala_brandt(110, 110, 160, 120, 320, 240, distortion=(0, 0, 0, 0)),
+    "panorama": Camera.equirectangular(320, 160),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN_CAMERAS)
+def test_point_model_agrees_with_the_rays_of_a_given_camera(name: str) -> None:
+    """Exact points of any camera, short of scale and shift, come back as the scene's depth."""
+    camera = KNOWN_CAMERAS[name]
+    height, width = camera.height, camera.width
+    rays = camera.rays().astype(np.float64)
+    seen = rays[..., 2] > 0.05
+    depth = np.random.default_rng(0).uniform(2, 9, (height, width))
+    points = np.where(seen[..., None], rays / rays[..., 2:] * depth[..., None], 1e3)
+    affine = torch.from_numpy(points / 2.5 - (0, 0, 0.6)).permute(2, 0, 1)[None].float()
+
+    class Exact(nn.Module):
+        def forward(self, image: Tensor) -> PointOutput:
+            return PointOutput(affine, torch.ones(1, 1, height, width), torch.tensor([math.log(2.5)]))
+
+    model = Model(Exact(), get_spec("compact-pointmap"), {"input_side": 320}, device="cpu")
+    out = model.predict(np.zeros((height, width, 3), np.uint8), camera=camera)
+    np.testing.assert_array_equal(out.mask, seen)
+    assert (~seen).any() == (name in ("fisheye", "panorama"))
+    assert np.mean(np.abs(out.depth[seen] / depth[seen] - 1)) < 1e-3
+    np.testing.assert_allclose(out.points[seen], points[seen], rtol=2e-3, atol=1e-3)
+
+
+def test_pixels_without_a_point_are_not_trusted(frame: Frame) -> None:
+    class Flat(nn.Module):
+        def forward(self, image: Tensor) -> DepthOutput:
+            zeros = torch.zeros(len(image), 1, *image.shape[2:])
+            return DepthOutput(zeros, zeros + 1)
+
+    panorama = Camera.equirectangular(90, 60)
+    out = Model(Flat(), get_spec("compact-depthmap"), device="cpu").predict(frame.image, camera=panorama)
+    np.testing.assert_array_equal(out.mask, np.isfinite(out.points).all(axis=-1))
+    assert 0.4 < out.mask.mean() < 0.6
+
+
 # ---------------------------------------------------------------- cameras
 
 
@@ -213,11 +258,23 @@ def test_camera_sources(models: dict[str, Model], frame: Frame, tmp_path: Path) 
     )
 
 
-def test_no_warning_where_the_focal_length_does_not_matter(models: dict[str, Model], frame: Frame) -> None:
+def test_an_assumed_camera_is_said_with_and_without_a_prompt(models: dict[str, Model], frame: Frame) -> None:
+    """With a prompt the depth holds, but the points do not; the record says so to those who see no warnings."""
+    teacher, prompt = models["compact-teacher"], prompt_of(frame)
+    with pytest.warns(UserWarning, match="depth is only as good as that guess"):
+        alone = teacher.predict(frame.image)
+    with pytest.warns(UserWarning, match="depth follows the prompt, but the points are only as good sideways") as seen:
+        prompted, given_camera = teacher.predict(
+            [frame.image] * 2, prompt=[prompt, prompt], camera=[None, frame.camera]
+        )
+    assert alone.camera_source == prompted.camera_source == "assumed"
+    assert prompted.record["warnings"] == [str(seen[0].message)]
+    assert len(alone.record["warnings"]) == 1
+    assert "without a prompt" in alone.record["warnings"][0]
+    assert given_camera.record["warnings"] == []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        out = models["compact-teacher"].predict(frame.image, prompt=prompt_of(frame))
-    assert out.camera_source == "assumed"
+        teacher.predict(frame.image, prompt=prompt, camera=frame.camera)
 
 
 def test_point_model_without_a_usable_focal_length_warns() -> None:
@@ -267,7 +324,10 @@ def test_bad_requests(models: dict[str, Model], frame: Frame, tmp_path: Path) ->
     raises_one_line("no such file", teacher.predict, tmp_path / "a.png")
     for side in (0, 31, -5, 4097):
         raises_one_line("max_side must lie between 32 and 4096", teacher.predict, image, max_side=side)
+    for side in ("big", 320.5, [320]):
+        raises_one_line("max_side must be a whole number, got", teacher.predict, image, max_side=side)
     raises_one_line("batch_size must be at least 1", teacher.predict, image, batch_size=0)
+    raises_one_line("batch_size must be a whole number, got 'all'", teacher.predict, image, batch_size="all")
 
 
 # ---------------------------------------------------------------- load
@@ -313,11 +373,46 @@ def test_unavailable_device_or_dtype(checkpoint: Path, device: Any, dtype: Any) 
 
 def test_load_says_what_it_knows(tmp_path: Path) -> None:
     raises_one_line("neither a model name .*compact-teacher.* nor the path", load, "compact")
-    raises_one_line("neither a model name", load, "someone/some-model")
+    for name in ("someone/some-model", "tiny.pt", tmp_path / "model.pth", "runs/model.bin"):
+        raises_one_line("this version reads only its own .safetensors checkpoints", load, name)
+    raises_one_line("this version reads only", load, "tiny.pt", config={"num_heads": 4})
+    for nothing in (None, 7, b"model.safetensors", ["compact-teacher"]):
+        raises_one_line("a model is a name or the path of a checkpoint, got", load, nothing)
     raises_one_line("no such checkpoint", load, tmp_path / "a.safetensors")
     for name, spec in MODELS.items():
         if not spec.weights_path().is_file():
             raises_one_line(f"{name}: this version bundles no weights", load, name)
+
+
+def test_config_replaces_stored_values(frame: Frame, checkpoint: Path) -> None:
+    """The number of attention heads is in no tensor's shape; what is must fit."""
+    stored, prompt = load(checkpoint, device="cpu"), prompt_of(frame)
+    same = load(checkpoint, device="cpu", config={"encoder": {"heads": stored.network.config.encoder.heads}})
+    other = load(checkpoint, device="cpu", config={"encoder": {"heads": 8}})
+    assert other.network.config.encoder.heads == 8
+    assert other.network.config.encoder.widths == stored.network.config.encoder.widths
+    expected, unchanged, changed = (
+        model.predict(frame.image, prompt=prompt, camera=frame.camera).depth for model in (stored, same, other)
+    )
+    np.testing.assert_array_equal(unchanged, expected)
+    assert not np.array_equal(changed, expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"encoder": {"heads": 5}}, "mine.safetensors: encoder: heads must divide token_width 32, got 5"),
+        ({"encoder": {"heads": "4"}}, "heads must divide"),
+        ({"encoder": {"heads": 0}}, "heads must divide"),
+        ({"encoder": {"colour": 1}}, "mine.safetensors: model config is not of a compact model"),
+        ({"num_heads": 4}, "mine.safetensors: model config is not of a compact model"),
+        ({"encoder": 5}, "mine.safetensors: config must be a dict .* got int"),
+        ([4], "mine.safetensors: config must be a dict .* got list"),
+        ({"encoder": {"token_width": 64}}, "do not fit compact-teacher .* leave out or correct the given config"),
+    ],
+)
+def test_bad_configs(checkpoint: Path, config: Any, message: str) -> None:
+    raises_one_line(message, load, checkpoint, config=config)
 
 
 @every_model
@@ -420,9 +515,57 @@ def test_saved_mesh_picture_and_camera(prediction: Prediction, saved: Path) -> N
     assert record["camera_source"] == "given"
     assert record["prompt_points"] > 0
     assert record["network_size"] == [64, 96]
+    assert record["warnings"] == []
+    assert record["png16_dropped"] == 0
 
 
 def test_save_writes_only_what_is_asked(prediction: Prediction, tmp_path: Path) -> None:
     assert [p.name for p in prediction.save(tmp_path / "a", ["npy", "npy"])] == ["depth.npy", "camera.json"]
     raises_one_line("output format 'tiff' is unknown; use png16", prediction.save, tmp_path / "b", ["npy", "tiff"])
     assert not (tmp_path / "b").exists()
+
+
+def test_one_format_may_be_a_bare_name(prediction: Prediction, tmp_path: Path) -> None:
+    assert [p.name for p in prediction.save(tmp_path, "ply")] == ["points.ply", "camera.json"]
+    raises_one_line("output format 'bmp' is unknown", prediction.save, tmp_path, "bmp")
+
+
+@pytest.mark.parametrize(
+    ("far", "share", "scale", "dropped"),
+    [
+        (60000, 0.001, 1000, True),  # one leak of the mask into the sky
+        (60, 0.5, 1000, False),
+        (200, 0.001, 1000, True),
+        (200, 0.5, 256, False),
+        (60000, 0.5, 1, False),
+        (np.inf, 0.5, 1000, False),  # unknown in this format, as it always was
+    ],
+)
+def test_far_pixels_do_not_take_the_centimetres_from_a_png(
+    tmp_path: Path, far: float, share: float, scale: float, dropped: bool
+) -> None:
+    depth = np.random.default_rng(0).uniform(0.2, 8, (60, 90)).astype(np.float32)
+    count = max(1, int(share * depth.size))
+    depth.reshape(-1)[:count] = far
+    mask = np.ones_like(depth, dtype=bool)
+    mask[-1] = False
+    camera = Camera.from_fov(60, 90, 60)
+    image = np.zeros((60, 90, 3), np.uint8)
+    out = Prediction(depth, np.zeros((60, 90, 3), np.float32), mask, camera, "given", image)
+    out.save(tmp_path, ["png16", "npy"])
+    with Image.open(tmp_path / "depth.png") as png:
+        assert float(png.info["depth_scale"]) == scale
+    read = codecs.read_depth(tmp_path / "depth.png")
+    near = mask & (depth < 10)
+    np.testing.assert_allclose(read[near & (depth > 1 / scale)], depth[near & (depth > 1 / scale)], atol=0.5001 / scale)
+    assert np.isnan(read.reshape(-1)[:count]).all() == (dropped or np.isinf(far))
+    assert json.loads((tmp_path / "camera.json").read_text())["png16_dropped"] == (count if dropped else 0)
+    np.testing.assert_array_equal(codecs.read_depth(tmp_path / "depth.npy"), np.where(mask, depth, np.nan))
+
+
+def test_saving_nothing_but_unknown_pixels(prediction: Prediction, tmp_path: Path) -> None:
+    nowhere = np.zeros_like(prediction.mask)
+    empty = Prediction(prediction.depth, prediction.points, nowhere, prediction.camera, "given", prediction.image)
+    empty.save(tmp_path, "png16")
+    assert np.isnan(codecs.read_depth(tmp_path / "depth.png")).all()
+    assert json.loads((tmp_path / "camera.json").read_text())["png16_dropped"] == 0

@@ -102,7 +102,8 @@ def test_millimetres_are_refused_with_the_remedy_and_taken_when_stated(kind: typ
     depth = np.array([[0, 1200, 3400, 2500]], kind)
     with pytest.raises(InputError, match="millimetres") as error:
         SparsePrompt.from_depth(depth)
-    assert "mm" in str(error.value)
+    assert "'mm'" in str(error.value) and "--prompt-unit" in str(error.value)
+    assert "1000" not in str(error.value)  # which would be wrong for centimetres
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="millimetres"):
         SparsePrompt.from_pixels([[0.5, 0.5]], depth[0, 1:2], (1, 4))
@@ -116,6 +117,8 @@ def test_points_in_millimetres_are_refused_and_taken_when_stated() -> None:
     points = np.array([[900.0, 600.0, 3000.0], [0.0, 0.0, 2000.5]])
     with pytest.raises(InputError, match="millimetres"):
         SparsePrompt.from_points(points, CAMERA)
+    with pytest.raises(InputError, match="unit 'inch' is unknown"):
+        SparsePrompt.from_points(points, CAMERA, unit="inch")  # type: ignore[arg-type]
     prompt = SparsePrompt.from_points(points, CAMERA, unit="mm")
     np.testing.assert_allclose(prompt.depth, [3, 2.0005], rtol=1e-6)
     np.testing.assert_allclose(prompt.uv[0], [32 + 60 * 0.9 / 3, 24 + 60 * 0.6 / 3], rtol=1e-6)
@@ -172,6 +175,16 @@ def test_hidden_points_are_removed_unless_kept_on_purpose() -> None:
     assert len(SparsePrompt.from_points(points, CAMERA, remove_hidden=False)) == 800
 
 
+def test_a_floor_before_a_low_camera_is_kept() -> None:
+    """A robot vacuum's view: every third pixel down, the floor is a good deal nearer."""
+    camera = Camera.pinhole(300, 300, 160, 120, 320, 240)
+    u, v = (a.ravel() for a in np.meshgrid(np.arange(320) + 0.5, np.arange(123, 240) + 0.5))
+    depth = 0.3 * 300 / (v - 120)
+    points = np.stack([(u - 160) / 300 * depth, np.full_like(u, 0.3), depth], axis=-1)
+    assert depth.max() > 20
+    assert len(SparsePrompt.from_points(points, camera)) == len(points)
+
+
 def test_fisheye_points_have_z_depth() -> None:
     camera = Camera.kannala_brandt(20, 20, 32, 24, 64, 48, distortion=(0, 0, 0, 0))
     angle = np.deg2rad([10, 60, 85, 95])  # the last one is seen, but behind the image plane
@@ -214,6 +227,29 @@ def test_from_pixels_outside_the_image_is_refused() -> None:
     for uv, depth in (([[1.0, 1.0]], [1.0, 2.0]), ([1.0, 1.0], [1.0]), ([[1.0, 1.0, 1.0]], [1.0])):
         with pytest.raises(InputError, match="uv"):
             SparsePrompt.from_pixels(uv, depth, (10, 12))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [[[1.0, 2.0, 3.0], [1.0, 2.0]], [["a", "b", "c"]], [[None, 1.0, 2.0]], "points.ply", None, {"x": 1}],
+    ids=["ragged", "text", "none inside", "path", "none", "dict"],
+)
+def test_what_is_no_array_of_numbers(bad: object) -> None:
+    def refused(call: object, *arguments: object, **options: object) -> None:
+        with pytest.raises(InputError, match="prompt: ") as error:
+            call(*arguments, **options)  # type: ignore[operator]
+        assert "\n" not in str(error.value)
+
+    point = np.array([[0, 0, 5.0]])
+    refused(SparsePrompt.from_points, bad, CAMERA)
+    refused(SparsePrompt.from_pixels, bad, [1.0], (10, 12))
+    refused(SparsePrompt.from_pixels, [[1.0, 1.0]], bad, (10, 12))
+    refused(SparsePrompt.from_depth, bad)
+    if bad is not None:
+        refused(SparsePrompt.from_points, point, CAMERA, cam_from_points=bad)
+        refused(SparsePrompt.from_points, point, CAMERA, sigma=bad)
+    refused(SparsePrompt.from_points, point, bad)
+    refused(SparsePrompt.from_pixels, [[1.0, 1.0]], [1.0], bad)
 
 
 # ---------------------------------------------------------------- sigma, scale, and the bare record

@@ -207,8 +207,8 @@ def test_folder_reads_the_shared_frames() -> None:
 GOLDEN = {
     "colmap_hospital": (28, "000093", 260, 1.5493),
     "tum_desk": (2, "tum_desk/1.000000", 204859, 1.5020),
-    "lidar_street": (1, "2020_01_01_drive_0001_sync/image_02/0000000000", 9102, 22.9911),
-    "heldout": (7, "posecnn_ycb/000001", 224197, 0.9640),
+    "lidar_street": (1, "2020_01_01_drive_0001_sync/image_02/0000000000", 10168, 25.3793),
+    "heldout": (5, "posecnn_ycb/000001", 224197, 0.9640),
 }
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from functools import partial, wraps
 from importlib import import_module
+
+from metricanything.core.errors import InputError
 
 VERBS = {
     "quickstart": "the whole method, small, on real input, with a report to look at",
@@ -27,7 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     from metricanything import __version__
-    from metricanything.core.errors import InputError
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage(), file=sys.stdout)
@@ -61,7 +65,36 @@ def _parse_and_call(verb: str, arguments: list[str]) -> int:
     import tyro
 
     function: Callable[..., int] = getattr(import_module(f"metricanything.cli.{verb}"), verb)
-    return tyro.cli(function, args=arguments, prog=f"metricanything {verb}", config=(tyro.conf.FlagCreatePairsOff,))
+
+    @wraps(function)
+    def parsed(*values: object, **named: object) -> Callable[[], int]:
+        return partial(function, *values, **named)
+
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            prog = f"metricanything {verb}"
+            call = tyro.cli(parsed, args=arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stopped:
+        if stopped.code:
+            raise InputError(f"{_first_section(said.getvalue())}; see `metricanything {verb} --help`") from None
+        return 0
+    return call()  # type: ignore[operator,no-any-return]
+
+
+def _first_section(box: str) -> str:
+    """What tyro's error box says, without frame, details and help; with the option it suggests, if any."""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines()[1:]:  # the first is the title
+        text = line.strip("│| ")
+        if text == "Got errors:" or (text and not text.strip("─-╰╯+")):
+            sections.append([])
+        else:
+            sections[-1].append(text)
+    sections = [section for section in sections if any(section)]
+    message = " ".join(" ".join(sections[0]).split())
+    hints = [section[1] for section in sections[1:] if section[:1] == ["Perhaps you meant:"] and len(section) > 1]
+    return f"{message} (perhaps you meant {hints[0]})" if hints else message
 
 
 def _usage() -> str:

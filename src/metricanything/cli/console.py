@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -41,7 +42,7 @@ def one_line_warnings() -> None:
     """Print warnings as `warning: message`, each once."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        errors.print(f"[yellow]warning:[/] {message}", highlight=False, soft_wrap=True)
+        errors.print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
 
     warnings.showwarning = show
     warnings.simplefilter("once", UserWarning)

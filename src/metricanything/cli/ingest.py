@@ -32,6 +32,8 @@ def ingest(
         output: Folder of the shards; must not hold any yet.
         option: An option of the format, such as depth_scale=1000 for a folder or count=100 for procedural.
     """
+    from rich.markup import escape
+
     from metricanything.cli.console import console, errors, progress_bar
     from metricanything.curate.shards import INDEX, write_shards
     from metricanything.sources import READERS, read
@@ -51,14 +53,15 @@ def ingest(
 
     def report(problem: str) -> None:
         problems.append(problem)
-        errors.print(f"[red]skipped[/] {problem}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]skipped[/] {escape(problem)}", highlight=False, soft_wrap=True)
 
     total = options.get("count", known["count"].default) if "count" in known else None
     frames = read(kind, path, on_error=report, **options)
     with progress_bar() as progress:
         task = progress.add_task(f"ingest {kind}", total=total, unit="frame", detail="")
         written = write_shards(frames, output, progress=lambda frame: progress.advance(task))
-    console.print(f"{written} frames written to {output}, {len(problems)} skipped", highlight=False, soft_wrap=True)
+    summary = f"{written} frames written to {output}, {len(problems)} skipped"
+    console.print(escape(summary), highlight=False, soft_wrap=True)
     return 2 if problems else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -36,6 +36,7 @@ def predict(
     model: str | None = None,
     prompt: Path | None = None,
     prompt_scale: float | None = None,
+    prompt_unit: Literal["m", "cm", "mm"] | None = None,
     camera: Path | None = None,
     fov_x: float | None = None,
     format: tuple[str, ...] = ("png16", "colour"),
@@ -53,6 +54,7 @@ def predict(
         prompt: Sparse metric depth: a depth map (.png .npy .exr .pfm), pixels (.csv with u,v,depth) or points (.ply);
             or a folder with one such file per image, of the same name.
         prompt_scale: Values per metre of 16-bit PNG prompts that do not state it, such as 1000 for millimetres.
+        prompt_unit: Unit of the prompts' depths or points, instead of a scale; metres by default.
         camera: JSON file with the camera of all images: {"cam_in": [fx, fy, cx, cy]} in pixels.
         fov_x: Horizontal field of view in degrees instead of a camera file.
         format: Outputs: png16 npy exr pfm ply glb colour.
@@ -60,14 +62,24 @@ def predict(
         device: cpu, cuda, mps; by default the best at hand.
         batch_size: Images that go through the network together.
     """
+    from rich.markup import escape
+
     from metricanything.cli.console import console, errors, one_line_warnings, progress_bar
+    from metricanything.sources.common import read_record
 
     if unknown := [name for name in format if name not in FORMATS]:
         raise InputError(f"output format {unknown[0]!r} is unknown; use {', '.join(FORMATS)}")
+    if not format:
+        raise InputError(f"--format names no output; use {', '.join(FORMATS)}")
     if camera is not None and fov_x is not None:
         raise InputError("--camera and --fov-x both state the camera; give one of them")
     if batch_size < 1:
         raise InputError(f"--batch-size must be at least 1, got {batch_size}")
+    # What holds for all images is said once, not for every image.
+    if fov_x is not None and not 0 < fov_x < 180:
+        raise InputError(f"--fov-x must lie between 0 and 180 degrees, got {fov_x:g}")
+    if camera is not None:
+        read_record(camera)
     jobs = _plan(images, output, prompt)
     one_line_warnings()
 
@@ -83,19 +95,23 @@ def predict(
                 try:
                     if job.problem is not None:
                         raise InputError(job.problem)
-                    ready.append((job.folder, _prepare(network, job, camera, fov_x, prompt_scale, max_side)))
+                    ready.append(
+                        (job.folder, _prepare(network, job, camera, fov_x, prompt_scale, prompt_unit, max_side))
+                    )
                 except InputError as error:
                     failed += 1
-                    errors.print(f"[red]skipped[/] {error}", highlight=False, soft_wrap=True)
+                    image = "" if str(job.image) in str(error) else f"{job.image}: "
+                    errors.print(f"[red]skipped[/] {escape(f'{image}{error}')}", highlight=False, soft_wrap=True)
             predictions = network.predict_prepared([item for _, item in ready], batch_size)
             for (folder, _), prediction in zip(ready, predictions, strict=True):
                 try:
                     prediction.save(folder, format)
                 except InputError as error:
                     failed += 1
-                    errors.print(f"[red]incomplete[/] {error}", highlight=False, soft_wrap=True)
+                    errors.print(f"[red]incomplete[/] {escape(str(error))}", highlight=False, soft_wrap=True)
             progress.advance(task, len(jobs[start : start + batch_size]))
-    console.print(f"{len(jobs) - failed} of {len(jobs)} images written to {output}", highlight=False, soft_wrap=True)
+    summary = f"{len(jobs) - failed} of {len(jobs)} images written to {output}"
+    console.print(escape(summary), highlight=False, soft_wrap=True)
     return 2 if failed else 0
 
 
@@ -105,8 +121,8 @@ def _plan(images: tuple[Path, ...], output: Path, prompt: Path | None) -> list[_
 
     if not images:
         raise InputError("no images given; name image files or folders")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file, not a folder; give another --output")
+    if not (exists := next(p for p in (output, *output.parents) if p.exists())).is_dir():
+        raise InputError(f"{exists}: is a file, not a folder; give another --output")
     jobs: dict[Path, _Job] = {}
     for path in images:
         if path.is_dir():
@@ -163,7 +179,11 @@ def _holds_prediction(folder: Path) -> bool:
 
 def _prompt_of(image: Path, prompt: Path | None) -> tuple[Path | None, str | None]:
     """The prompt file of an image, and the problem where a folder of prompts holds none for it."""
-    if prompt is None or prompt.is_file():
+    if prompt is None:
+        return None, None
+    if prompt.is_file():
+        if prompt.suffix.lower() not in _PROMPT_SUFFIXES:
+            raise InputError(f"{prompt}: prompts are {' '.join(_PROMPT_SUFFIXES)} files; convert it to one of these")
         return prompt, None
     if not prompt.is_dir():
         raise InputError(f"{prompt}: no such prompt file or folder; check the path")
@@ -180,6 +200,7 @@ def _prepare(
     camera_file: Path | None,
     fov_x: float | None,
     prompt_scale: float | None,
+    prompt_unit: Literal["m", "cm", "mm"] | None,
     max_side: int | None,
 ) -> Prepared:
     from metricanything.inference.inputs import find_camera, read_camera, read_prompt
@@ -193,5 +214,5 @@ def _prepare(
     prompt = None
     if job.prompt is not None:
         seen_by, _ = find_camera(camera, job.image, height, width)
-        prompt = read_prompt(job.prompt, (height, width), seen_by, scale=prompt_scale)
+        prompt = read_prompt(job.prompt, (height, width), seen_by, scale=prompt_scale, unit=prompt_unit)
     return network.prepare(job.image, prompt, camera, max_side=max_side)

@@ -29,6 +29,7 @@ PARAMETERS = {
 }
 _NEWTON_STEPS = 30
 _SAMPLES = 4000  # of the angle off the axis, to find where a distortion stops rising
+_BISECTIONS = 40  # of the image width: far below any rounding of a pixel
 _CONVERGED = 1e-8  # residual on the normalised image plane; far below 1e-4 px at any real focal length
 
 
@@ -146,11 +147,29 @@ class Camera:
 
     @property
     def fov_x(self) -> float:
-        """Horizontal field of view in degrees, measured between the rays of the left and right image borders."""
-        left, right = self.unproject([[0.0, self.cy], [float(self.width), self.cy]])
+        """Horizontal field of view in degrees: the angle between the outermost rays on the principal point's row.
+
+        These are the rays of the left and right image borders or, where they see nothing (a fisheye whose image circle
+        ends inside the image, a distortion that cannot be inverted), the outermost that do. NaN when none does.
+        """
         if self.model == "equirectangular":
             return float(np.rad2deg(self.width / self.fx))
-        return float(np.rad2deg(np.arctan2(right[0], right[2]) - np.arctan2(left[0], left[2])))
+        borders = np.array([0.0, self.width])
+        seen = np.full(2, np.clip(self.cx, 0, self.width))
+        rays = self._row_rays(borders)
+        if np.isnan(rays).any():
+            blind = borders.copy()
+            for _ in range(_BISECTIONS):
+                middle = (seen + blind) / 2
+                good = ~np.isnan(self._row_rays(middle)[:, 0])
+                seen, blind = np.where(good, middle, seen), np.where(good, blind, middle)
+            rays = np.where(np.isnan(rays), self._row_rays(seen), rays)
+        left, right = np.arctan2(rays[:, 0], rays[:, 2])
+        return float(np.rad2deg(right - left))
+
+    def _row_rays(self, u: Array) -> Array:
+        """Rays (N, 3) of columns `u` (N,) on the principal point's row."""
+        return self.unproject(np.stack([u, np.full_like(u, self.cy)], axis=-1))
 
     # ------------------------------------------------------------------ geometry
 

@@ -52,7 +52,7 @@ class SparsePrompt:
         millimetres or another raw unit is refused (InputError), because a silent factor of 1000 is the commonest
         mistake with depth.
         """
-        values = np.asarray(depth)
+        values = _numbers(depth, "a depth map")
         if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
             values = values.reshape(values.shape[:2] if values.shape[2] == 1 else values.shape[1:])
         if values.ndim != 2:
@@ -83,12 +83,14 @@ class SparsePrompt:
         when None). Points behind the camera or outside the image are left out; `remove_hidden` also leaves out those
         that shine through a nearer surface (`geometry.visible_points`).
         """
-        xyz = np.asarray(points, dtype=np.float64)
+        if not isinstance(camera, Camera):
+            raise InputError(f"prompt: the camera must be a Camera, got {type(camera).__name__}")
+        xyz = _numbers(points, "points").astype(np.float64)
         if xyz.ndim != 2 or xyz.shape[1] != 3:
             raise InputError(f"prompt: points must be (N, 3), got shape {xyz.shape}")
-        xyz = xyz * _METRES[unit or "m"]
+        xyz = xyz * _metres(unit)
         if cam_from_points is not None:
-            transform = np.asarray(cam_from_points, dtype=np.float64)
+            transform = _numbers(cam_from_points, "cam_from_points").astype(np.float64)
             if transform.shape not in ((4, 4), (3, 4)) or not np.isfinite(transform).all():
                 raise InputError(f"prompt: cam_from_points must be a finite (4, 4) matrix, got shape {transform.shape}")
             xyz = xyz @ transform[:3, :3].T + transform[:3, 3]
@@ -128,10 +130,13 @@ class SparsePrompt:
 
         Raises InputError when a measured point lies outside the image.
         """
-        pixels, values = np.asarray(uv, dtype=np.float32), np.asarray(depth)
+        pixels, values = _numbers(uv, "uv").astype(np.float32), _numbers(depth, "depths")
         if pixels.ndim != 2 or pixels.shape[1] != 2 or values.shape != (len(pixels),):
             raise InputError(f"prompt: uv must be (N, 2) and depth (N,), got {pixels.shape} and {values.shape}")
-        height, width = int(size[0]), int(size[1])
+        try:
+            height, width = (int(side) for side in size)
+        except (TypeError, ValueError):
+            raise InputError(f"prompt: size must be (height, width) in pixels, got {size!r}") from None
         spread = _sigma(sigma, values.shape)
         metres = _to_metres(values, unit)
         keep = np.isfinite(metres) & (metres > 0)
@@ -160,22 +165,36 @@ class SparsePrompt:
         return SparsePrompt(self.uv, self.depth * np.float32(factor), self.height, self.width, sigma)
 
 
+def _numbers(value: ArrayLike, what: str) -> NDArray[Any]:
+    """`value` as an array; raises InputError, naming `what`, for ragged lists, text and other things."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"prompt: {what} must be an array of numbers ({error})") from None
+    # An empty list is float64 to numpy, and booleans are a mask that was passed by mistake.
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"prompt: {what} must be numbers, got {array.dtype}")
+    return array
+
+
+def _metres(unit: Unit | None) -> float:
+    if unit is not None and unit not in _METRES:
+        raise InputError(f"prompt: unit {unit!r} is unknown; use 'm', 'cm' or 'mm'")
+    return _METRES[unit or "m"]
+
+
 def _sigma(sigma: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
     """`sigma` as float32, checked to be of the shape of the depths before anything is picked from it."""
     if sigma is None:
         return None
-    values = np.asarray(sigma, dtype=np.float32)
+    values = _numbers(sigma, "sigma").astype(np.float32)
     if values.shape != shape:
         raise InputError(f"prompt: sigma must be {shape} like the depth, got {values.shape}")
     return values
 
 
 def _to_metres(values: NDArray[Any], unit: Unit | None) -> NDArray[np.float32]:
-    if values.dtype.kind not in "fiu":
-        raise InputError(f"prompt: depths must be numbers, got {values.dtype}")
-    if unit is not None and unit not in _METRES:
-        raise InputError(f"prompt: unit {unit!r} is unknown; use 'm', 'cm' or 'mm'")
-    metres: NDArray[np.float32] = np.asarray(values, dtype=np.float32) * np.float32(_METRES[unit or "m"])
+    metres: NDArray[np.float32] = np.asarray(values, dtype=np.float32) * np.float32(_metres(unit))
     if unit is None:
         known = values[np.isfinite(values) & (values > 0)] if values.dtype.kind == "f" else values[values > 0]
         _refuse_raw_units(known)
@@ -190,6 +209,7 @@ def _refuse_raw_units(known: NDArray[Any]) -> None:
     whole = known.dtype.kind in "iu" or bool(np.all(known == np.round(known)))
     if median > _FAR or (whole and median > 20 and known.size > 1):
         raise InputError(
-            f"prompt: depths look like millimetres, not metres (median {median:g}{', all whole' if whole else ''}); "
-            "divide by 1000, or state unit='mm' (or unit='m' if they are metres)"
+            f"prompt: depths do not look like metres (median {median:g}{', all whole' if whole else ''}); state their "
+            "unit, 'mm' for millimetres, 'cm', or 'm' if they are metres (unit= in Python, --prompt-unit on the "
+            "command line)"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from metricanything.core.errors import InputError
 from metricanything.core.files import read_json
 from metricanything.core.geometry import pixel_index
 from metricanything.core.prediction import CameraSource
-from metricanything.core.prompt import SparsePrompt
+from metricanything.core.prompt import SparsePrompt, Unit
 from metricanything.sources.common import camera_from_record, read_record, same_aspect
 
 if TYPE_CHECKING:
@@ -25,6 +26,19 @@ if TYPE_CHECKING:
     ImageInput = str | Path | PILImage | NDArray[np.uint8] | torch.Tensor
 else:
     ImageInput = Any
+
+_PER_METRE: dict[str, float] = {"m": 1, "cm": 100, "mm": 1000}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image, read and checked, on its way through the network."""
+
+    image: NDArray[np.uint8]
+    prompt: SparsePrompt | None
+    camera: Camera | None
+    source: CameraSource | None
+    size: tuple[int, int]
 
 
 def read_image_input(image: ImageInput, name: str = "image") -> tuple[NDArray[np.uint8], Path | None]:
@@ -102,36 +116,65 @@ def read_camera(path: str | Path, height: int, width: int) -> Camera:
 
 
 def read_prompt(
-    path: str | Path, size: tuple[int, int], camera: Camera | None = None, *, scale: float | None = None
+    path: str | Path,
+    size: tuple[int, int],
+    camera: Camera | None = None,
+    *,
+    scale: float | None = None,
+    unit: Unit | None = None,
 ) -> SparsePrompt:
     """A prompt file: a depth map (.png .npy .exr .pfm), pixels (.csv with u,v,depth), or points (.ply).
 
-    Depth maps hold metres, 16-bit PNGs values per metre as they state or `scale` says. Pixels are those of the image of
-    `size` (height, width). Points of a .ply are in the camera frame in metres, and need the camera. Raises InputError
-    naming the file.
+    All hold metres unless `unit` says otherwise; depth maps may instead hold `scale` values per metre, which 16-bit
+    PNGs state themselves or need. Pixels are those of the image of `size` (height, width). Points of a .ply are in the
+    camera frame, and need the camera. Raises InputError naming the file.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     try:
+        if unit is not None and scale is not None:
+            raise InputError("scale and unit both say what the values are; give one of them")
+        if scale is not None and suffix in (".csv", ".ply"):
+            raise InputError("values per metre (a scale) are for depth maps; state the unit (m, cm or mm) instead")
         if suffix == ".csv":
-            return _read_csv(path, size)
+            return _read_csv(path, size, unit)
         if suffix == ".ply":
             if camera is None:
                 raise InputError("a point cloud needs the camera it is seen by; give --camera")
-            return SparsePrompt.from_points(codecs.read_ply(path)[0], camera)
-        return SparsePrompt.from_depth(codecs.read_depth(path, scale))
+            return SparsePrompt.from_points(codecs.read_ply(path)[0], camera, unit=unit)
+        if unit is not None:
+            if unit not in _PER_METRE:
+                raise InputError(f"unit {unit!r} is unknown; use m, cm or mm")
+            scale = _PER_METRE[unit]
+        # A PNG is read only with a scale, its own or a given one. What is in metres by statement is not doubted.
+        stated = scale is not None or suffix == ".png"
+        return SparsePrompt.from_depth(codecs.read_depth(path, scale), unit="m" if stated else None)
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
-def _read_csv(path: Path, size: tuple[int, int]) -> SparsePrompt:
+def _read_csv(path: Path, size: tuple[int, int], unit: Unit | None) -> SparsePrompt:
+    """Lines of u,v,depth, below a header that names these columns (among others) or none; # starts a comment."""
+    wanted = "write lines of u,v,depth (pixels, pixels, metres)"
     try:
-        table = np.loadtxt(path, delimiter=",", comments="#", ndmin=2, dtype=np.float64)
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as numbers ({error}); write lines of u,v,depth") from None
-    if table.shape[1] != 3:
-        raise InputError(f"has {table.shape[1]} columns; write lines of u,v,depth (pixels, pixels, metres)")
-    return SparsePrompt.from_pixels(table[:, :2], table[:, 2], size)
+        raise InputError(f"cannot be read as text ({error}); {wanted}") from None
+    lines = [line for line in text.splitlines() if line.split("#")[0].strip()]
+    columns = None
+    names = [name.strip().strip('"').lower() for name in lines[0].split(",")] if lines else []
+    if {"u", "v", "depth"} <= set(names):
+        columns = [names.index(name) for name in ("u", "v", "depth")]
+        lines = lines[1:]
+    elif lines and len(names) != 3:
+        raise InputError(f"has {len(names)} columns; {wanted}")
+    if not lines:
+        raise InputError(f"holds no points; {wanted}")
+    try:
+        table = np.loadtxt(lines, delimiter=",", comments="#", usecols=columns, ndmin=2, dtype=np.float64)
+    except ValueError as error:
+        raise InputError(f"cannot be read as numbers ({error}); {wanted}") from None
+    return SparsePrompt.from_pixels(table[:, :2], table[:, 2], size, unit=unit)
 
 
 def check_prompt(prompt: SparsePrompt, height: int, width: int, name: str) -> None:

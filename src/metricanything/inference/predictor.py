@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
+import operator
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -13,29 +13,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
-from metricanything.core.geometry import depth_to_points, recover_focal_shift
-from metricanything.core.prediction import CameraSource, Prediction
+from metricanything.core.prediction import Prediction
 from metricanything.core.prompt import SparsePrompt
-from metricanything.inference.inputs import ImageInput, check_prompt, find_camera, read_image_input
+from metricanything.inference.inputs import ImageInput, Prepared, check_prompt, find_camera, read_image_input
+from metricanything.inference.outputs import depth_prediction, find_view, points_prediction
 from metricanything.models.checkpoint import load_model
 from metricanything.models.encoder import STRIDE
 from metricanything.models.registry import MODELS, ModelSpec
 
 Item = TypeVar("Item")
+_OTHER_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".onnx")
 
 
 def load(
-    name: str | Path, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    name: str | Path,
+    *,
+    config: dict[str, Any] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> Model:
-    """A model by registered name (bundled weights) or by the path of a checkpoint.
+    """A model by registered name (bundled weights) or by the path of a checkpoint of this project (.safetensors).
 
-    device: the best at hand when None. dtype: float32 when None. Raises InputError for an unknown name, a bad file, or
-    a registered model whose weights are not bundled.
+    config: values that replace those stored in the file, nested as they are there ({"encoder": {"heads": 8}}).
+    device: the best at hand when None. dtype: float32 when None. Raises InputError for an unknown name, a bad file, a
+    config that does not fit, or a registered model whose weights are not bundled.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(f"a model is a name or the path of a checkpoint, got {type(name).__name__}")
     path = Path(name)
     if str(name) in MODELS:
         path = MODELS[str(name)].weights_path()
@@ -46,8 +53,13 @@ def load(
             )
     elif path.suffix != ".safetensors":
         known = ", ".join(MODELS)
+        if path.suffix in _OTHER_CHECKPOINTS or (isinstance(name, str) and "/" in name):
+            raise InputError(
+                f"{name}: this version reads only its own .safetensors checkpoints, no other layouts and no Hub ids; "
+                f"give the path of one or a model name ({known})"
+            )
         raise InputError(f"{name}: neither a model name ({known}) nor the path of a .safetensors checkpoint")
-    network, spec, description = load_model(path)
+    network, spec, description = load_model(path, config)
     record = {"model": spec.name, "weights": path.name, **description["record"]}
     return Model(network, spec, record, device=device, dtype=dtype)
 
@@ -57,17 +69,6 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One image, read and checked, on its way through the network."""
-
-    image: NDArray[np.uint8]
-    prompt: SparsePrompt | None
-    camera: Camera | None
-    source: CameraSource | None
-    size: tuple[int, int]
 
 
 class Model:
@@ -161,7 +162,7 @@ class Model:
 
     def predict_prepared(self, items: Sequence[Prepared], batch_size: int = 8) -> list[Prediction]:
         """Predictions of prepared inputs, in order; those of one network size go through it together."""
-        if batch_size < 1:
+        if _whole(batch_size, "batch_size") < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         results: dict[int, Prediction] = {}
         for group in _batches(items, batch_size):
@@ -169,7 +170,8 @@ class Model:
         return [results[i] for i in range(len(items))]
 
     def _side(self, max_side: int | None) -> int:
-        side = int(self.record.get("input_side", self.spec.max_side)) if max_side is None else max_side
+        default = self.record.get("input_side", self.spec.max_side)
+        side = int(default) if max_side is None else _whole(max_side, "max_side")
         if not STRIDE <= side <= 4096:
             raise InputError(f"max_side must lie between {STRIDE} and 4096 pixels, got {side}")
         return side
@@ -185,11 +187,13 @@ class Model:
             output = self.network(image_B3HW)
             points, logit, log_scale = output.points_B3HW, output.mask_logit_B1HW, output.log_scale_B
             return [
-                _from_points(item, points[i].float().cpu(), logit[i].float().cpu(), float(log_scale[i]), self.record)
+                points_prediction(
+                    item, points[i].float().cpu(), logit[i].float().cpu(), float(log_scale[i]), self.record
+                )
                 for i, item in enumerate(items)
             ]
-        cameras = [item.camera or _assumed_camera(item) for item in items]
-        focal_B = torch.tensor([camera.fx / camera.width for camera in cameras])
+        views = [find_view(item) for item in items]
+        focal_B = torch.tensor([view.camera.fx / view.camera.width for view in views])
         if any(item.prompt is not None for item in items):
             prompt_B1HW = torch.stack(
                 [_prompt_map(item, f, height, width) for item, f in zip(items, focal_B, strict=True)]
@@ -199,8 +203,8 @@ class Model:
             output = self.network(image_B3HW)
         log_c, logit = output.log_c_B1HW.float().cpu(), output.mask_logit_B1HW.float().cpu()
         return [
-            _from_depth(item, camera, log_c[i], logit[i], float(focal_B[i]), self.record)
-            for i, (item, camera) in enumerate(zip(items, cameras, strict=True))
+            depth_prediction(item, view, log_c[i], logit[i], float(focal_B[i]), self.record)
+            for i, (item, view) in enumerate(zip(items, views, strict=True))
         ]
 
 
@@ -215,6 +219,13 @@ def network_size(height: int, width: int, side: int) -> tuple[int, int]:
     _, units, other = min(candidates)
     size = (units * STRIDE, other * STRIDE)
     return size if height >= width else (size[1], size[0])
+
+
+def _whole(value: Any, what: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{what} must be a whole number, got {value!r}") from None
 
 
 def _per_image(value: Any, count: int, what: str) -> list[Any]:
@@ -248,61 +259,3 @@ def _prompt_map(item: Prepared, focal: Tensor, height: int, width: int) -> Tenso
         return torch.zeros(1, height, width)
     depth = torch.from_numpy(item.prompt.rasterise(height, width))[None]
     return torch.nan_to_num(focal / depth, nan=0.0)
-
-
-def _assumed_camera(item: Prepared) -> Camera:
-    """Focal length = image width (53 degrees): the published code's default, stated in the output."""
-    height, width = item.image.shape[:2]
-    if item.prompt is None:
-        warnings.warn(
-            "no camera given, beside the image or in its EXIF: assuming a field of view of 53 degrees; "
-            "without a prompt, depth is only as good as that guess",
-            stacklevel=5,
-        )
-    return Camera.pinhole(width, width, width / 2, height / 2, width, height)
-
-
-def _record(item: Prepared, record: dict[str, Any]) -> dict[str, Any]:
-    points = 0 if item.prompt is None else len(item.prompt)
-    return {"model": record, "network_size": list(item.size), "prompt_points": points}
-
-
-def _upsample(map_CHW: Tensor, item: Prepared) -> NDArray[np.float32]:
-    size = item.image.shape[:2]
-    return F.interpolate(map_CHW[None], size=size, mode="bilinear", align_corners=False)[0].numpy()
-
-
-def _from_depth(
-    item: Prepared, camera: Camera, log_c_1HW: Tensor, logit_1HW: Tensor, focal: float, record: dict[str, Any]
-) -> Prediction:
-    log_c = _upsample(log_c_1HW, item)[0]
-    depth = (focal * np.exp(-np.clip(log_c, -15, 15))).astype(np.float32)
-    mask = _upsample(logit_1HW, item)[0] > 0
-    points = depth_to_points(depth, camera)
-    source: CameraSource = item.source or "assumed"
-    return Prediction(depth, points, mask, camera, source, item.image, record=_record(item, record))
-
-
-def _from_points(
-    item: Prepared, points_3HW: Tensor, logit_1HW: Tensor, log_scale: float, record: dict[str, Any]
-) -> Prediction:
-    """Recover focal length and z-shift, make the points metric, and reproject depth through the camera."""
-    height, width = item.image.shape[:2]
-    half_diagonal = math.hypot(width, height) / 2
-    affine = np.moveaxis(_upsample(points_3HW, item), 0, 2)
-    mask = _upsample(logit_1HW, item)[0] > 0
-    known_focal = None if item.camera is None else item.camera.fx / half_diagonal
-    focal, shift = recover_focal_shift(affine, mask if mask.any() else None, known_focal)
-    camera, source = item.camera, item.source
-    if camera is None:
-        if math.isfinite(focal) and 0.05 < focal < 50:
-            focal_px = focal * half_diagonal
-            camera, source = Camera.pinhole(focal_px, focal_px, width / 2, height / 2, width, height), "model"
-        else:
-            camera, source = _assumed_camera(item), "assumed"
-    z = affine[..., 2] + shift
-    depth = (np.maximum(z, 1e-6) * math.exp(log_scale)).astype(np.float32)
-    points = depth_to_points(depth, camera)
-    return Prediction(
-        depth, points, mask & (z > 0), camera, source or "assumed", item.image, record=_record(item, record)
-    )

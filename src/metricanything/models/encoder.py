@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metricanything.core.errors import InputError
+
 STRIDE = 32
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,6 +32,11 @@ class EncoderConfig:
     token_blocks: int = 6
     """Transformer blocks at stride 32."""
     heads: int = 4
+
+    def __post_init__(self) -> None:
+        # No tensor's shape tells the number of heads: a wrong one would be found only in the middle of a prediction.
+        if not isinstance(self.heads, int) or self.heads < 1 or self.token_width % self.heads:
+            raise InputError(f"encoder: heads must divide token_width {self.token_width}, got {self.heads!r}")
 
 
 class ResidualBlock(nn.Module):
@@ -80,10 +87,13 @@ class TransformerBlock(nn.Module):
 
 
 def uv_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """(1, 2, H, W) pixel-centre coordinates in units of half the image diagonal, centred (MoGe's view plane)."""
+    """(1, 2, H, W) pixel-centre coordinates in units of half the image diagonal, centred (MoGe's view plane).
+
+    float32 on the device of `like`, whatever its type: bfloat16 has no numbers for the pixels beyond the 256th.
+    """
     half_diagonal = (height**2 + width**2) ** 0.5 / 2
-    u = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5 - width / 2) / half_diagonal
-    v = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5 - height / 2) / half_diagonal
+    u = (torch.arange(width, device=like.device, dtype=torch.float32) + 0.5 - width / 2) / half_diagonal
+    v = (torch.arange(height, device=like.device, dtype=torch.float32) + 0.5 - height / 2) / half_diagonal
     return torch.stack(torch.meshgrid(u, v, indexing="xy"))[None]
 
 
@@ -113,7 +123,7 @@ class CompactEncoder(nn.Module):
         if h % STRIDE or w % STRIDE:
             raise ValueError(f"image sides must be multiples of {STRIDE}, got {h}x{w}")
         x = (image_B3HW - self.mean) / self.std
-        x = torch.cat([x, uv_grid(h, w, x).expand(b, -1, -1, -1)], dim=1)
+        x = torch.cat([x, uv_grid(h, w, x).to(x.dtype).expand(b, -1, -1, -1)], dim=1)
         f2 = F.relu(self.stem(x))
         f4 = self.stage4(f2)
         f8 = self.stage8(f4)

@@ -18,7 +18,7 @@ class PointOutput:
     """Points (B, 3, H, W) up to scale and z-shift, mask logit (B, 1, H, W), log metric scale (B,).
 
     Metric points are exp(log_scale) * (points + (0, 0, shift)), with the shift that makes them agree with the pixels
-    (`core.geometry.recover_focal_shift`).
+    (`core.geometry.recover_focal_shift`, or `recover_shift` where the camera is known).
     """
 
     points_B3HW: Tensor
@@ -46,7 +46,8 @@ class CompactPointMap(nn.Module):
         """
         features = self.encoder(image_B3HW)
         h, w = image_B3HW.shape[-2:]
-        raw = F.interpolate(self.decoder(features)[0], size=(h, w), mode="bilinear", align_corners=False)
+        # In a network of lower precision too, pixels keep their coordinates.
+        raw = F.interpolate(self.decoder(features)[0].float(), size=(h, w), mode="bilinear", align_corners=False)
         z = raw[:, 2:3].exp()
         points = torch.cat([(raw[:, :2] + uv_grid(h, w, raw)) * z, z], dim=1)
         return PointOutput(points, raw[:, 3:], self.scale(features[-1].mean(dim=(2, 3)))[:, 0])

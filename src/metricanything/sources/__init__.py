@@ -1,7 +1,8 @@
 """Raw formats: one file per format, each turning a path into an iterator of `Frame`, behind one registry.
 
 A reader is a function `read(path, *, on_error=None, **options) -> Iterator[Frame]`: it lists its items when called
-and loads each one only when asked for it. To add one, write the file and register it in `READERS`; the tests in
+and loads each one only when asked for it. Its options are checked against their annotations, which also tell the
+command line what `--option NAME=…` takes. To add one, write the file and register it in `READERS`; the tests in
 tests/test_sources.py then ask for a fixture. Nothing heavy is imported before a reader is used.
 """
 
@@ -144,5 +145,5 @@ def read(
     folder = Path(path)
     if not folder.is_dir():
         problem = "is a file, not a folder" if folder.exists() else "no such folder"
-        raise InputError(f"{folder}: {problem}; give the folder of the {kind} data")
+        raise InputError(f"{folder}: {problem}; source {kind} reads a folder of data")
     return function(folder, on_error=on_error, **options)

@@ -89,8 +89,10 @@ def camera_from_record(record: dict[str, Any], width: int, height: int, where: P
 
     Three forms: `Camera.to_dict()`; `{"fx", "fy", "cx", "cy"}`; `{"cam_in": [fx, fy, cx, cy]}`. The first pixel centre
     is (0.5, 0.5) unless the record says `"pixel_centre": 0`, as the tools do that count pixel centres from 0. A stated
-    `width` and `height` of the same aspect ratio are scaled to the image; raises InputError for another aspect ratio.
+    `width` and `height` of the same aspect ratio are scaled to the image; raises InputError for another aspect ratio,
+    and, where no size is stated, for a principal point that belongs to an image of another size.
     """
+    stated = bool(record.get("width") and record.get("height"))
     try:
         if "model" in record:
             camera = Camera.from_dict(record)
@@ -108,6 +110,12 @@ def camera_from_record(record: dict[str, Any], width: int, height: int, where: P
         raise InputError(f"{where}: camera needs fx, fy, cx, cy as numbers; correct the file") from None
     if half not in (0.0, 0.5):
         raise InputError(f"{where}: pixel_centre must be 0 or 0.5 (the first pixel's centre), got {0.5 - half}")
+    # Lenses sit within a few percent of the centre; a crop that moved it further has to state its size.
+    if not stated and (abs(camera.cx / width - 0.5) > 0.25 or abs(camera.cy / height - 0.5) > 0.25):
+        raise InputError(
+            f"{where}: principal point ({camera.cx:g}, {camera.cy:g}) is far from the centre of the {width}x{height} "
+            "image; add width and height of the image it is for"
+        )
     camera = camera.crop(-half, -half, camera.width, camera.height)
     if (camera.width, camera.height) == (width, height):
         return camera

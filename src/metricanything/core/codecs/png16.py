@@ -83,12 +83,12 @@ def read_png_depth(path: str | Path, scale: float | None = None) -> Float32:
     values, text = _decode(Path(path), path)
     if "near" in text or "far" in text:
         if scale is not None:
-            raise InputError(f"{path}: a logarithmic depth PNG is in metres; leave the scale out")
+            raise InputError(f"{path}: a logarithmic depth PNG is in metres; leave the scale or unit out")
         return _expand(values, text, path)
     if "depth_scale" in text:
         stated = _number(text, "depth_scale", path)
         if scale is not None and scale != stated:
-            raise InputError(f"{path}: states {stated:g} values per metre, not {scale:g}; leave the scale out")
+            raise InputError(f"{path}: states {stated:g} values per metre, not {scale:g}; leave the scale or unit out")
         scale = stated
     if scale is None:
         raise InputError(f"{path}: does not state its unit; give the scale in values per metre (1000 for millimetres)")

@@ -7,18 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
-from metricanything.sources.procedural.render import Rendered, render
 
-__all__ = ["Rendered", "read", "render"]
+__all__ = ["read", "render"]
 
 LICENCE = "CC0-1.0 (generated)"
 _BATCH = 8
+
+
+def __getattr__(name: str) -> Any:
+    if name != "render":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from metricanything.sources.procedural.rendering import render
+
+    return render
 
 
 def read(
@@ -34,20 +42,27 @@ def read(
     """Yield `count` rendered frames of `width` x `height` pixels, each with its own scene, camera and pose.
 
     `path` is not needed and must be None or empty: this source makes its frames. Frame k of seed s is the same in
-    every run and does not depend on `count`. Raises InputError when `path` names something or `count` is negative.
+    every run and does not depend on `count`. Raises InputError at once when `path` names something, `count` is
+    negative or the size is not between 16 and 8192 pixels.
     """
     if path is not None and str(path) not in ("", "."):
         raise InputError(f"{path}: the procedural source reads no files; leave the path out and set count and seed")
     if count < 0:
         raise InputError(f"procedural source: count must not be negative, got {count}")
-    for start in range(0, count, _BATCH):
-        numbers = range(start, min(start + _BATCH, count))
-        yield from _frames(numbers, seed, width, height, device, photos)
+    if not (16 <= width <= 8192 and 16 <= height <= 8192):
+        raise InputError(f"procedural source: width and height must lie between 16 and 8192, got {width}x{height}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"procedural source: seed must lie between 0 and 2^32, got {seed}")
+    starts = range(0, count, _BATCH)
+    batches = (range(start, min(start + _BATCH, count)) for start in starts)
+    return (frame for numbers in batches for frame in _frames(numbers, seed, width, height, device, photos))
 
 
 def _frames(
     numbers: range, seed: int, width: int, height: int, device: str, photos: Sequence[NDArray[np.uint8]]
 ) -> Iterator[Frame]:
+    from metricanything.sources.procedural.rendering import render
+
     batch = render([(seed << 32) + k for k in numbers], width, height, device=device, photos=photos)
     images, depths = batch.image.cpu().numpy(), batch.depth.cpu().numpy()
     for i, k in enumerate(numbers):
