@@ -208,22 +208,23 @@ def _gallery(run: Run, frames: list[Frame], rows: Rows) -> Gallery:
         near, far = np.quantile(frame.depth[frame.valid], [0.01, 0.99])
         errors = {name: mean_of(rows, "abs_rel", frame=frame.name, pattern=pattern, method=name) for name in _METHODS}
 
-        def depth(values: NDArray[np.float32], caption: str = "", near: float = near, far: float = far) -> Figure:
-            return Figure(colourise_depth(values, near, far), caption)
+        def depth(values: NDArray[np.float32], near: float = near, far: float = far) -> Figure:
+            return Figure(colourise_depth(values, near, far))
 
         def error(values: NDArray[np.float32], method: str, frame: Frame = frame, errors: Any = errors) -> Figure:
             truth = np.where(frame.valid, frame.depth, np.float32(np.nan))
             relative = np.abs(values - truth) / truth
             return Figure(colourise_error(relative, _ERROR_LIMIT), f"AbsRel {100 * errors[method]:.2f} %")
 
+        sparse = frame.sensor == "tof"  # too few measured pixels for a map of errors
         dots = overlay_points(frame.image, prompt.uv, prompt.depth, 2, near, far)
         cells = [
             Figure(dots),
             depth(linear),
             depth(ours),
-            depth(frame.depth),
-            error(linear, "linear"),
-            error(ours, TEACHER),
+            Figure(_shown(frame)) if sparse else depth(frame.depth),
+            None if sparse else error(linear, "linear"),
+            None if sparse else error(ours, TEACHER),
         ]
         body.append((f"{frame.name}: {len(prompt)} points ({pattern if pattern != SENSOR else 'phone ToF'})", cells))
     heads = ["prompt", "linear", "teacher", "measured", "error of linear", "error of teacher"]
