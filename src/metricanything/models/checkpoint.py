@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from metricanything import __version__
 from metricanything.core.errors import InputError
 from metricanything.core.files import write_bytes
 from metricanything.models.registry import ModelSpec, config_dict, get_spec
@@ -20,7 +21,7 @@ def save_model(path: str | Path, network: nn.Module, name: str, record: dict[str
     """Write the weights with everything needed to rebuild the network; `record` says how they were made."""
     from safetensors.torch import save
 
-    description = {"model": name, "config": config_dict(network), "record": record or {}}
+    description = {"model": name, "config": config_dict(network), "record": record or {}, "version": __version__}
     tensors: dict[str, Tensor] = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     # As bytes, because safetensors' own writer reports a full disk as an error of its own.
     write_bytes(path, save(tensors, metadata={METADATA_KEY: json.dumps(description)}))
