@@ -32,7 +32,7 @@ def main(checkpoint: str, output: str) -> None:
 
     model = ma.load(checkpoint)
     prediction = model.predict(image, prompt=prompt, camera=calibration.camera)
-    near, far = np.quantile(prediction.depth[prediction.mask], [0.01, 0.99])
+    near, far = np.quantile(prediction.depth, [0.01, 0.99])
     print(f"depth {near:.1f}–{far:.1f} m, {prediction.mask.mean():.0%} of the pixels trusted")
 
     for file in prediction.save(Path(output), formats=["png16", "ply", "colour"]):

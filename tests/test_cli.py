@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 
 import metricanything
 from metricanything import cli, samples
+from metricanything.cli.console import one_line_warnings
 from metricanything.core import codecs
 from metricanything.core.camera import Camera
 from metricanything.data.shards import Shards
@@ -291,6 +293,38 @@ def test_predict_mistakes_get_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_camera_of_a_prediction_serves_the_next(photo: Path, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    arguments = ("predict", photo, "--model", checkpoints["compact-depthmap"], "--format", "npy")
+    assert run(*arguments, "-o", tmp_path / "a", "--fov-x", 70) == 0
+    assert run(*arguments, "-o", tmp_path / "b", "--camera", tmp_path / "a" / "photo" / "camera.json") == 0
+    first, second = (json.loads((tmp_path / name / "photo" / "camera.json").read_text()) for name in "ab")
+    assert second["camera"] == first["camera"]
+    assert second["camera_source"] == "given"
+
+
+def test_a_png_prompt_without_its_unit_names_the_options(
+    photo: Path, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.full((6, 8), 2500, np.uint16)).save(tmp_path / "tof.png")
+    arguments = ("predict", photo, "-o", tmp_path / "o", "--model", checkpoints["compact-teacher"],
+                 "--prompt", tmp_path / "tof.png", "--format", "npy")  # fmt: skip
+    assert run(*arguments) == 2
+    assert "--prompt-scale 1000, or --prompt-unit mm" in error_line(capsys)
+    assert run(*arguments, "--prompt-unit", "mm") == 0
+    depth = codecs.read_depth(tmp_path / "o" / "photo" / "depth.npy")
+    np.testing.assert_allclose(depth, 2.5, rtol=1e-3)
+
+
+def test_a_warning_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        one_line_warnings()
+        for _ in range(2):
+            warnings.warn("assumed", stacklevel=1)
+            with warnings.catch_warnings():  # libraries do this, and Python then forgets what it has shown
+                warnings.simplefilter("ignore")
+    assert error_line(capsys) == "warning: assumed"
+
+
 BAD_PROMPTS = {
     "millimetres": (np.full((60, 80), 2500.0, np.float32), "millimetres"),
     "empty": (np.full((60, 80), np.nan, np.float32), "no measurement"),
@@ -350,7 +384,7 @@ def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     monkeypatch.setattr(registry, "list_models", interrupted)
     assert run("models") == 130
-    assert "interrupted" in error_line(capsys)
+    assert "interrupted; the same command starts again" in error_line(capsys)
 
 
 def test_models_lists_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def test_lidar_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
     network = get_spec("compact-teacher").build()
     torch.nn.init.ones_(network.anchor.raw_gain)
     save_model(tmp_path / "teacher.safetensors", network, "compact-teacher", {"input_side": 192})

@@ -410,3 +410,17 @@ def prompt_at(uv: list[list[float]], height: int = HEIGHT, width: int = WIDTH) -
 )
 def test_bad_prompts(prompt: Any, message: str) -> None:
     raises_one_line(message, check_prompt, prompt, HEIGHT, WIDTH, "photo")
+
+
+@pytest.mark.parametrize("form", ["cam_in", "fx", "model"])
+def test_sidecars_of_every_form(form: str, tmp_path: Path) -> None:
+    camera = Camera.opencv(90, 91, 41, 29, 80, 60, distortion=[0.1, 0, 0, 0]) if form == "model" else None
+    records = {
+        "cam_in": {"cam_in": [90, 91, 41, 29]},
+        "fx": {"fx": 90, "fy": 91, "cx": 41, "cy": 29, "note": "calibrated in May"},
+        "model": camera.to_dict() if camera else {},
+    }
+    (tmp_path / "a.json").write_text(json.dumps(records[form]))
+    found, source = find_camera(None, tmp_path / "a.jpg", 60, 80)
+    assert source == "sidecar"
+    assert found == (camera or Camera.pinhole(90, 91, 41, 29, 80, 60))

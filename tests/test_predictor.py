@@ -23,6 +23,7 @@ from metricanything.core import codecs
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
+from metricanything.core.geometry import depth_to_points
 from metricanything.core.prediction import FORMATS, Prediction
 from metricanything.core.prompt import SparsePrompt
 from metricanything.inference.predictor import Model, best_device, load, network_size
@@ -223,8 +224,9 @@ def test_pixels_without_a_point_are_not_trusted(frame: Frame) -> None:
 
     panorama = Camera.equirectangular(90, 60)
     out = Model(Flat(), get_spec("compact-depthmap"), device="cpu").predict(frame.image, camera=panorama)
-    np.testing.assert_array_equal(out.mask, np.isfinite(out.points).all(axis=-1))
+    np.testing.assert_array_equal(out.mask, panorama.rays()[..., 2] > 0.05)
     assert 0.4 < out.mask.mean() < 0.6
+    assert np.abs(out.points[out.mask]).max() < 20.001 * out.depth.max()
 
 
 # ---------------------------------------------------------------- cameras
@@ -569,3 +571,24 @@ def test_saving_nothing_but_unknown_pixels(prediction: Prediction, tmp_path: Pat
     empty.save(tmp_path, "png16")
     assert np.isnan(codecs.read_depth(tmp_path / "depth.png")).all()
     assert json.loads((tmp_path / "camera.json").read_text())["png16_dropped"] == 0
+
+
+def true_prediction(frame: Frame) -> Prediction:
+    """The frame's own depth as a prediction."""
+    points = depth_to_points(frame.depth, frame.camera)
+    return Prediction(frame.depth, points, frame.valid, frame.camera, "given", frame.image)
+
+
+def test_saving_again_leaves_nothing_of_the_earlier_prediction(frame: Frame, tmp_path: Path) -> None:
+    out = true_prediction(frame)
+    (tmp_path / "notes.txt").write_text("mine")
+    out.save(tmp_path, ["npy", "ply"])
+    out.save(tmp_path, ["png16"])
+    assert {p.name for p in tmp_path.iterdir()} == {"notes.txt", "depth.png", "camera.json"}
+
+
+def test_a_folder_of_others_loses_nothing(frame: Frame, tmp_path: Path) -> None:
+    out = true_prediction(frame)
+    (tmp_path / "depth.npy").write_bytes(b"a measurement")
+    out.save(tmp_path, ["png16"])  # no camera.json here: not ours
+    assert (tmp_path / "depth.npy").read_bytes() == b"a measurement"

@@ -200,6 +200,8 @@ def test_points_that_miss_the_image_are_refused() -> None:
     for bad in (np.ones((4, 2)), np.ones(3)):
         with pytest.raises(InputError, match="points"):
             SparsePrompt.from_points(bad, CAMERA)
+    with pytest.raises(InputError, match=r"points\[:, :3\]"):  # with reflectance, as a sweep is stored
+        SparsePrompt.from_points(np.ones((5, 4)), CAMERA)
     for transform in (np.eye(3), np.full((4, 4), np.nan)):
         with pytest.raises(InputError, match="cam_from_points"):
             SparsePrompt.from_points(np.array([[0, 0, 5.0]]), CAMERA, cam_from_points=transform)

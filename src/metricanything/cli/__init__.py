@@ -47,7 +47,8 @@ def _run(arguments: list[str]) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where it can", 130)
+        again = "goes on where it was" if verb == "quickstart" else "starts again"
+        return _fail(f"interrupted; the same command {again}", 130)
     except BrokenPipeError:
         return 0
     except OSError as error:

@@ -40,8 +40,12 @@ def progress_bar() -> Progress:
 
 def one_line_warnings() -> None:
     """Print warnings as `warning: message`, each once."""
+    said: set[str] = set()  # Python's own record of them is cleared by every `warnings.catch_warnings`
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) in said:
+            return
+        said.add(str(message))
         errors.print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
 
     warnings.showwarning = show

@@ -30,7 +30,8 @@ def ingest(
         kind: The format, such as colmap, tum, kitti_raw, folder or procedural.
         path: The folder of the data (none for procedural).
         output: Folder of the shards; must not hold any yet.
-        option: An option of the format, such as depth_scale=1000 for a folder or count=100 for procedural.
+        option: An option of the format, such as depth_scale=1000 for a folder or count=100 for procedural; one
+            --option for each.
     """
     from rich.markup import escape
 

@@ -51,11 +51,12 @@ def predict(
         output: Folder to write to.
         model: A name from `metricanything models` or a checkpoint; by default compact-teacher with a prompt and
             compact-depthmap without.
-        prompt: Sparse metric depth: a depth map (.png .npy .exr .pfm), pixels (.csv with u,v,depth) or points (.ply);
-            or a folder with one such file per image, of the same name.
+        prompt: Sparse metric depth: a depth map (.png .npy .exr .pfm), pixels (.csv with u,v,depth) or points in the
+            camera frame (.ply); or a folder with one such file per image, of the same name.
         prompt_scale: Values per metre of 16-bit PNG prompts that do not state it, such as 1000 for millimetres.
         prompt_unit: Unit of the prompts' depths or points, instead of a scale; metres by default.
-        camera: JSON file with the camera of all images: {"cam_in": [fx, fy, cx, cy]} in pixels.
+        camera: JSON file with the camera of all images: {"cam_in": [fx, fy, cx, cy]} in pixels, {"model", "params",
+            "width", "height"} for one with distortion, or the camera.json of a prediction.
         fov_x: Horizontal field of view in degrees instead of a camera file.
         format: Outputs: png16 npy exr pfm ply glb colour.
         max_side: Longer side of the network's input in pixels; by default what the model was trained for.
@@ -214,5 +215,11 @@ def _prepare(
     prompt = None
     if job.prompt is not None:
         seen_by, _ = find_camera(camera, job.image, height, width)
-        prompt = read_prompt(job.prompt, (height, width), seen_by, scale=prompt_scale, unit=prompt_unit)
+        try:
+            prompt = read_prompt(job.prompt, (height, width), seen_by, scale=prompt_scale, unit=prompt_unit)
+        except InputError as error:
+            if prompt_scale is not None or prompt_unit is not None or "values per metre" not in str(error):
+                raise
+            # The reader of the file cannot know how the command line states a scale.
+            raise InputError(f"{error}: --prompt-scale 1000, or --prompt-unit mm") from None
     return network.prepare(job.image, prompt, camera, max_side=max_side)

@@ -16,6 +16,7 @@ from metricanything.core.files import write_json
 
 CameraSource = Literal["given", "sidecar", "exif", "model", "assumed"]
 FORMATS = ("png16", "npy", "exr", "pfm", "ply", "glb", "colour")
+_RECORD = "camera.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Prediction:
 
         Formats (one name or several): png16 (16-bit depth with its scale stated), npy, exr, pfm (float depth in
         metres), ply (coloured points), glb (textured mesh), colour (a picture of the depth). `camera.json` is always
-        written beside them. In png16, npy, exr and pfm, pixels outside the mask are unknown (0 or NaN).
+        written beside them; an earlier prediction in the folder is replaced. In png16, npy, exr and pfm, pixels
+        outside the mask are unknown (0 or NaN).
 
         png16 has 1000 values per metre and reaches 65.5 m; where more than 1 % of the depths lie beyond, it has 256
         (255.9 m), and so on. Pixels beyond its reach are unknown in it, and `camera.json` counts them
@@ -70,6 +72,10 @@ class Prediction:
             "glb": ("mesh.glb", lambda path: codecs.write_glb(path, self.points, self.image, self.mask)),
             "colour": ("depth_colour.png", lambda path: codecs.write_image(path, colour.colourise_depth(depth))),
         }
+        if (folder / _RECORD).is_file():  # an earlier prediction: files of two models must not lie side by side
+            for file, _ in writers.values():
+                (folder / file).unlink(missing_ok=True)
+            (folder / _RECORD).unlink()
         written = []
         for name in dict.fromkeys(formats):
             file, write = writers[name]
@@ -78,8 +84,8 @@ class Prediction:
         description = {"camera": self.camera.to_dict(), "camera_source": self.camera_source, **self.record}
         if "png16" in formats:
             description["png16_dropped"] = int(np.isnan(fitted).sum() - np.isnan(depth).sum())
-        write_json(folder / "camera.json", description)
-        return [*written, folder / "camera.json"]
+        write_json(folder / _RECORD, description)
+        return [*written, folder / _RECORD]
 
 
 def _fit_png16(depth: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:

@@ -87,7 +87,8 @@ class SparsePrompt:
             raise InputError(f"prompt: the camera must be a Camera, got {type(camera).__name__}")
         xyz = _numbers(points, "points").astype(np.float64)
         if xyz.ndim != 2 or xyz.shape[1] != 3:
-            raise InputError(f"prompt: points must be (N, 3), got shape {xyz.shape}")
+            hint = "; pass x, y, z alone: points[:, :3]" if xyz.ndim == 2 and xyz.shape[1] > 3 else ""
+            raise InputError(f"prompt: points must be (N, 3), got shape {xyz.shape}{hint}")
         xyz = xyz * _metres(unit)
         if cam_from_points is not None:
             transform = _numbers(cam_from_points, "cam_from_points").astype(np.float64)

@@ -96,7 +96,7 @@ def find_camera(
     if path is None:
         return None, None
     sidecar = path.with_suffix(".json")
-    if sidecar.is_file() and isinstance(record := read_json(sidecar), dict) and "cam_in" in record:
+    if sidecar.is_file() and _states_camera(record := read_json(sidecar)):
         camera = camera_from_record(record, width, height, sidecar)
         if camera is not None:
             return camera, "sidecar"
@@ -104,6 +104,12 @@ def find_camera(
     if focal is not None:
         return Camera.pinhole(focal, focal, width / 2, height / 2, width, height), "exif"
     return None, None
+
+
+def _states_camera(record: Any) -> bool:
+    """Whether a JSON file beside an image is meant as its camera; other tools write other things there."""
+    forms = ({"cam_in"}, {"fx", "fy", "cx", "cy"}, {"model", "params"})
+    return isinstance(record, dict) and any(form <= set(record) for form in forms)
 
 
 def read_camera(path: str | Path, height: int, width: int) -> Camera:

@@ -46,7 +46,7 @@ def find_view(item: Prepared) -> View:
 def _prediction(
     item: Prepared, view: View, depth: NDArray[np.float32], mask: NDArray[np.bool_], record: dict[str, Any]
 ) -> Prediction:
-    """The depth with its points; pixels without a point (they look sideways, or see nothing) are not to be trusted."""
+    """The depth with its points; pixels that look sideways, or have no point, are not to be trusted."""
     points = depth_to_points(depth, view.camera)
     made = {
         "model": record,
@@ -54,7 +54,7 @@ def _prediction(
         "prompt_points": 0 if item.prompt is None else len(item.prompt),
         "warnings": list(view.warnings),
     }
-    mask = mask & np.isfinite(points[..., 2])
+    mask = mask & (points[..., 2] > _MIN_RAY_Z * np.linalg.norm(points, axis=-1))  # False where a point is NaN
     return Prediction(depth, points, mask, view.camera, view.source, item.image, record=made)
 
 

@@ -110,7 +110,11 @@ def read(
 
 
 def _load(sparse: _Model, scale: Scale, source: str, record: dict[str, Any], item: _Item) -> Frame:
-    image = read_image(require_file(item.file, "the model names this image; give the image folder with images="))
+    image = read_image(
+        require_file(
+            item.file, "the model names this image; give the image folder with images= (--option images=FOLDER)"
+        )
+    )
     camera = to_camera(item.camera)
     require_size(item.file, image, camera.width, camera.height, "its camera in the model")
     rotation, translation = item.cam_from_world[:, :3], item.cam_from_world[:, 3]
@@ -258,7 +262,10 @@ def _find_model(path: Path, model: str | None) -> Path:
         raise InputError(f"no frames found in {path}; expected a COLMAP model such as sparse/0/cameras.bin and images/")
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
-        raise InputError(f"{path}: holds several models ({names}), each with its own scale; choose one with model=")
+        raise InputError(
+            f"{path}: holds several models ({names}), each with its own scale; "
+            "choose one with model= (--option model=FOLDER)"
+        )
     return found[0]
 
 

@@ -87,11 +87,14 @@ def read_record(path: Path) -> dict[str, Any]:
 def camera_from_record(record: dict[str, Any], width: int, height: int, where: Path) -> Camera | None:
     """The camera of an image of `width` x `height` pixels from a JSON record, or None when it states none.
 
-    Three forms: `Camera.to_dict()`; `{"fx", "fy", "cx", "cy"}`; `{"cam_in": [fx, fy, cx, cy]}`. The first pixel centre
-    is (0.5, 0.5) unless the record says `"pixel_centre": 0`, as the tools do that count pixel centres from 0. A stated
-    `width` and `height` of the same aspect ratio are scaled to the image; raises InputError for another aspect ratio,
-    and, where no size is stated, for a principal point that belongs to an image of another size.
+    Three forms: `Camera.to_dict()`; `{"fx", "fy", "cx", "cy"}`; `{"cam_in": [fx, fy, cx, cy]}`; or one of them under
+    "camera", as in the `camera.json` of a prediction and the records of shards. The first pixel centre is (0.5, 0.5)
+    unless the record says `"pixel_centre": 0`, as the tools do that count pixel centres from 0. A stated `width` and
+    `height` of the same aspect ratio are scaled to the image; raises InputError for another aspect ratio, and, where
+    no size is stated, for a principal point that belongs to an image of another size.
     """
+    if isinstance(record.get("camera"), dict):
+        record = record["camera"]
     stated = bool(record.get("width") and record.get("height"))
     try:
         if "model" in record:
