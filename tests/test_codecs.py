@@ -7,11 +7,11 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from expectations import assert_refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -34,15 +34,6 @@ def room(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
     depth[:5, 10:20] = np.inf
     depth[20:30, 5:15] = np.nan
     return depth.astype(np.float32)
-
-
-def assert_refused(read: Callable[[], object], *words: str) -> None:
-    """The call raises InputError with one line that holds the words."""
-    with pytest.raises(InputError) as error:
-        read()
-    assert "\n" not in str(error.value)
-    for word in words:
-        assert word in str(error.value)
 
 
 def assert_same_depth(name: str, result: np.ndarray, depth: np.ndarray) -> None:

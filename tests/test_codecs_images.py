@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from expectations import assert_refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -19,15 +20,6 @@ from metricanything.core.errors import InputError
 examples = settings(
     deadline=None, max_examples=30, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def assert_refused(read: Callable[[], object], *words: str) -> None:
-    """The call raises InputError with one line that holds the words."""
-    with pytest.raises(InputError) as error:
-        read()
-    assert "\n" not in str(error.value)
-    for word in words:
-        assert word in str(error.value)
 
 
 # ---------------------------------------------------------------- images

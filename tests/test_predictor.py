@@ -592,3 +592,12 @@ def test_a_folder_of_others_loses_nothing(frame: Frame, tmp_path: Path) -> None:
     (tmp_path / "depth.npy").write_bytes(b"a measurement")
     out.save(tmp_path, ["png16"])  # no camera.json here: not ours
     assert (tmp_path / "depth.npy").read_bytes() == b"a measurement"
+
+
+def test_a_camera_file_of_others_is_not_overwritten(frame: Frame, tmp_path: Path) -> None:
+    (tmp_path / "camera.json").write_text('{"fx": 500, "fy": 500, "cx": 320, "cy": 240}')
+    (tmp_path / "depth.npy").write_bytes(b"a measurement")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(InputError, match="give another folder"):
+        true_prediction(frame).save(tmp_path, ["npy"])
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

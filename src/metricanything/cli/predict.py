@@ -10,9 +10,8 @@ import tyro
 
 from metricanything.core.camera import Camera
 from metricanything.core.codecs import image_size
-from metricanything.core.errors import InputError
-from metricanything.core.files import read_json
-from metricanything.core.prediction import FORMATS
+from metricanything.core.errors import InputError, MissingScale
+from metricanything.core.prediction import FORMATS, holds_prediction
 
 if TYPE_CHECKING:
     from metricanything.inference.predictor import Model, Prepared
@@ -160,7 +159,7 @@ def _without_predictions(folder: Path, output: Path, images: list[Path]) -> list
     kept = [
         p
         for p in images
-        if p.name not in _SAVED_IMAGES or not (_holds_prediction(p.parent) or p.parent.resolve() in written)
+        if p.name not in _SAVED_IMAGES or not (holds_prediction(p.parent) or p.parent.resolve() in written)
     ]
     if not kept:
         raise InputError(
@@ -168,14 +167,6 @@ def _without_predictions(folder: Path, output: Path, images: list[Path]) -> list
             "give the folder of the photographs, or name an image file to predict it all the same"
         )
     return kept
-
-
-def _holds_prediction(folder: Path) -> bool:
-    try:
-        record = read_json(folder / "camera.json")
-    except InputError:
-        return False
-    return isinstance(record, dict) and {"camera", "camera_source"} <= record.keys()
 
 
 def _prompt_of(image: Path, prompt: Path | None) -> tuple[Path | None, str | None]:
@@ -217,9 +208,6 @@ def _prepare(
         seen_by, _ = find_camera(camera, job.image, height, width)
         try:
             prompt = read_prompt(job.prompt, (height, width), seen_by, scale=prompt_scale, unit=prompt_unit)
-        except InputError as error:
-            if prompt_scale is not None or prompt_unit is not None or "values per metre" not in str(error):
-                raise
-            # The reader of the file cannot know how the command line states a scale.
+        except MissingScale as error:  # the reader cannot know how the command line states one
             raise InputError(f"{error}: --prompt-scale 1000, or --prompt-unit mm") from None
     return network.prepare(job.image, prompt, camera, max_side=max_side)

@@ -99,12 +99,16 @@ class Camera:
         return cls("equirectangular", (width / (2 * np.pi), height / np.pi, width / 2, height / 2), width, height)
 
     @classmethod
+    def centred(cls, focal: float, width: int, height: int) -> Camera:
+        """A pinhole camera with square pixels, a centred principal point and a focal length in pixels."""
+        return cls.pinhole(focal, focal, width / 2, height / 2, width, height)
+
+    @classmethod
     def from_fov(cls, fov_x: float, width: int, height: int) -> Camera:
         """A pinhole camera with square pixels, a centred principal point and a horizontal FoV in degrees."""
         if not 0 < fov_x < 180:
             raise InputError(f"horizontal field of view must lie between 0 and 180 degrees, got {fov_x}")
-        f = width / 2 / np.tan(np.deg2rad(fov_x) / 2)
-        return cls.pinhole(f, f, width / 2, height / 2, width, height)
+        return cls.centred(width / 2 / np.tan(np.deg2rad(fov_x) / 2), width, height)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Camera:

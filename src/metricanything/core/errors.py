@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line: what (a file, an argument), what is wrong with it, and what to do.
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class MissingScale(InputError):
+    """A depth file of whole numbers whose unit nobody stated; callers add how it is stated with them."""

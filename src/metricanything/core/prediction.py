@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
-from metricanything.core.files import write_json
+from metricanything.core.files import read_json, write_json
 
 CameraSource = Literal["given", "sidecar", "exif", "model", "assumed"]
 FORMATS = ("png16", "npy", "exr", "pfm", "ply", "glb", "colour")
@@ -51,12 +51,14 @@ class Prediction:
 
         png16 has 1000 values per metre and reaches 65.5 m; where more than 1 % of the depths lie beyond, it has 256
         (255.9 m), and so on. Pixels beyond its reach are unknown in it, and `camera.json` counts them
-        (`png16_dropped`); the float formats keep them. Raises InputError for an unknown format, and for a mesh of an
-        image that shows no surface.
+        (`png16_dropped`); the float formats keep them. Raises InputError for an unknown format, a folder with a
+        `camera.json` of another kind, and a mesh of an image that shows no surface.
         """
         from metricanything.core import codecs, colour
 
         folder, formats = Path(folder), [formats] if isinstance(formats, str) else list(formats)
+        if (folder / _RECORD).exists() and not holds_prediction(folder):
+            raise InputError(f"{folder}: holds a {_RECORD} that no prediction wrote; give another folder")
         unknown = [name for name in formats if name not in FORMATS]
         if unknown:
             raise InputError(f"output format {unknown[0]!r} is unknown; use {', '.join(FORMATS)}")
@@ -72,7 +74,7 @@ class Prediction:
             "glb": ("mesh.glb", lambda path: codecs.write_glb(path, self.points, self.image, self.mask)),
             "colour": ("depth_colour.png", lambda path: codecs.write_image(path, colour.colourise_depth(depth))),
         }
-        if (folder / _RECORD).is_file():  # an earlier prediction: files of two models must not lie side by side
+        if holds_prediction(folder):  # files of two models must not lie side by side
             for file, _ in writers.values():
                 (folder / file).unlink(missing_ok=True)
             (folder / _RECORD).unlink()
@@ -86,6 +88,15 @@ class Prediction:
             description["png16_dropped"] = int(np.isnan(fitted).sum() - np.isnan(depth).sum())
         write_json(folder / _RECORD, description)
         return [*written, folder / _RECORD]
+
+
+def holds_prediction(folder: Path) -> bool:
+    """Whether `Prediction.save` wrote into `folder`, by its `camera.json`; data sets have such files too."""
+    try:
+        record = read_json(folder / _RECORD)
+    except InputError:
+        return False
+    return isinstance(record, dict) and {"camera", "camera_source"} <= record.keys()
 
 
 def _fit_png16(depth: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:

@@ -102,7 +102,7 @@ def find_camera(
             return camera, "sidecar"
     focal = codecs.exif_focal_px(path)
     if focal is not None:
-        return Camera.pinhole(focal, focal, width / 2, height / 2, width, height), "exif"
+        return Camera.centred(focal, width, height), "exif"
     return None, None
 
 
@@ -156,7 +156,9 @@ def read_prompt(
         stated = scale is not None or suffix == ".png"
         return SparsePrompt.from_depth(codecs.read_depth(path, scale), unit="m" if stated else None)
     except InputError as error:
-        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from None
 
 
 def _read_csv(path: Path, size: tuple[int, int], unit: Unit | None) -> SparsePrompt:

@@ -40,7 +40,7 @@ def find_view(item: Prepared) -> View:
         else "depth follows the prompt, but the points are only as good sideways as that guess"
     )
     warnings.warn(warning, stacklevel=5)
-    return View(Camera.pinhole(width, width, width / 2, height / 2, width, height), "assumed", (warning,))
+    return View(Camera.centred(width, width, height), "assumed", (warning,))
 
 
 def _prediction(
@@ -96,7 +96,7 @@ def _estimated_view(item: Prepared, affine: NDArray[np.float32], mask: NDArray[n
     if not (math.isfinite(focal) and 0.05 < focal < 50):
         return find_view(item), shift
     focal_px = focal * math.hypot(width, height) / 2
-    return View(Camera.pinhole(focal_px, focal_px, width / 2, height / 2, width, height), "model"), shift
+    return View(Camera.centred(focal_px, width, height), "model"), shift
 
 
 def _view_plane(camera: Camera) -> NDArray[np.float32]:

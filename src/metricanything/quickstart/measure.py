@@ -108,7 +108,7 @@ def _prompt_free(run: Run, frame: Frame, students: dict[str, Model], constant: f
             # The point map is kept with the camera that the model recovered by itself.
             (recovered or prediction).save(run.prediction(frame.name, name), ("png16", "npy", "colour", "ply"))
     guess = np.full(frame.depth.shape, constant, dtype=np.float32)
-    assumed = Camera.pinhole(frame.width, frame.width, frame.width / 2, frame.height / 2, frame.width, frame.height)
+    assumed = Camera.centred(frame.width, frame.width, frame.height)
     return [*rows, _free_row(frame, CONSTANT, guess, assumed)]
 
 

@@ -268,7 +268,7 @@ def _prompt_free(run: Run, frames: list[Frame], rows: Rows) -> list[Element]:
             "The students see no prompt. Depth is measured with the frame's camera given; the field of view that the "
             "point-map student recovers by itself is compared with the true one.",
         ),
-        Table(["method", *columns, "FoV error °"], [list(r) for r in body], "Held-out photographs, no prompt.", better,
+        Table(["method", *columns, "FoV error °"], body, "Held-out photographs, no prompt.", better,
               note="The constant guess is the median depth of the training frames, and a focal length equal to the "
               "image width."),
         Text(

@@ -88,7 +88,7 @@ def start_from(student: nn.Module, teacher: nn.Module) -> None:
 def _train(
     run: Run, name: str, network: nn.Module, loss: Loss, shards: Shards, config: TrainConfig, title: str
 ) -> None:
-    """Train, then save the model and its curve; the checkpoint goes when both are there."""
+    """Train, then save the model and its curve."""
     folder = run.folder / "training" / name
     data = Mixture(shards, sizes=config.sizes, batch_size=config.batch_size, seed=config.seed)
     with run.open_bar(title, config.steps, "step") as bar:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from metricanything.core.camera import Camera
 from metricanything.core.codecs import read_depth, read_image
-from metricanything.core.errors import InputError
+from metricanything.core.errors import InputError, MissingScale
 from metricanything.core.frame import Frame
 from metricanything.sources.common import (
     IMAGE_SUFFIXES,
@@ -182,10 +182,7 @@ def _frame(
 def _read_depth(path: Path, scale: float | None) -> NDArray[np.float32]:
     try:
         return read_depth(path, scale)
-    except InputError as error:
-        if scale is not None or "values per metre" not in str(error):
-            raise
-        # The reader of the file cannot know where a data set states its scale.
+    except MissingScale as error:  # the reader cannot know where a data set states one
         raise InputError(
             f'{error}, as "depth_scale" in dataset.json or as depth_scale=1000 (--option depth_scale=1000)'
         ) from None

@@ -23,7 +23,7 @@ from metricanything.core.codecs.png16 import (
     write_depth_png16,
 )
 from metricanything.core.codecs.reading import check_size, reading
-from metricanything.core.errors import InputError
+from metricanything.core.errors import InputError, MissingScale
 from metricanything.core.files import atomic_path, write_bytes
 
 Float32 = NDArray[np.float32]
@@ -170,7 +170,7 @@ def _scaled(read: Callable[[str | Path], NDArray[Any]]) -> Callable[[str | Path,
     def read_metres(path: str | Path, scale: float | None) -> Float32:
         values = read(path)
         if scale is None and values.dtype.kind in "iu":
-            raise InputError(f"{path}: holds whole numbers; give their scale in values per metre (1000 for mm)")
+            raise MissingScale(f"{path}: holds whole numbers; give their scale in values per metre (1000 for mm)")
         return clean_depth(values if scale is None else values / np.float64(scale), path)
 
     return read_metres

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from metricanything.core.codecs.images import open_image
-from metricanything.core.errors import InputError
+from metricanything.core.errors import InputError, MissingScale
 from metricanything.core.files import write_bytes
 
 Float32 = NDArray[np.float32]
@@ -91,7 +91,9 @@ def read_png_depth(path: str | Path, scale: float | None = None) -> Float32:
             raise InputError(f"{path}: states {stated:g} values per metre, not {scale:g}; leave the scale or unit out")
         scale = stated
     if scale is None:
-        raise InputError(f"{path}: does not state its unit; give the scale in values per metre (1000 for millimetres)")
+        raise MissingScale(
+            f"{path}: does not state its unit; give the scale in values per metre (1000 for millimetres)"
+        )
     return clean_depth(values / np.float64(scale), path)
 
 
