@@ -27,9 +27,9 @@ from metricanything.evaluation.metrics import abs_rel
 from metricanything.inference.baselines import BASELINES
 from metricanything.inference.predictor import Model
 from metricanything.models import fusion
-from metricanything.models.encoder import TransformerBlock, uv_grid
+from metricanything.models.compact.encoder import TransformerBlock, uv_grid
+from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.registry import MODELS
-from metricanything.models.teacher import CompactTeacher, DepthConfig
 from metricanything.patterns import draw_prompt
 from metricanything.training.loop import train
 from metricanything.training.recipes import quickstart_teacher

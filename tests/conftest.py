@@ -20,7 +20,7 @@ from metricanything.core.frame import Frame
 
 if TYPE_CHECKING:
     from metricanything.data.shards import Shards
-    from metricanything.models.teacher import DepthConfig
+    from metricanything.models.compact.teacher import DepthConfig
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("tests")
@@ -77,9 +77,9 @@ def make_shards(tmp_path: Path) -> Callable[..., Shards]:
 @pytest.fixture(scope="session")
 def tiny_config() -> DepthConfig:
     """A compact network of a few thousand parameters."""
-    from metricanything.models.decoder import DecoderConfig
-    from metricanything.models.encoder import EncoderConfig
-    from metricanything.models.teacher import DepthConfig
+    from metricanything.models.compact.decoder import DecoderConfig
+    from metricanything.models.compact.encoder import EncoderConfig
+    from metricanything.models.compact.teacher import DepthConfig
 
     encoder = EncoderConfig(widths=(8, 8, 16, 16), blocks=(1, 1, 1), token_width=32, token_blocks=1, heads=2)
     return DepthConfig(encoder, DecoderConfig(widths=(8, 8, 16, 16), fusion_width=8))

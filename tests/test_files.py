@@ -16,7 +16,7 @@ import pytest
 from metricanything.core import files
 from metricanything.core.errors import InputError
 from metricanything.core.files import atomic_path, read_json, write_bytes, write_json, write_text
-from metricanything.models.encoder import EncoderConfig
+from metricanything.models.compact.encoder import EncoderConfig
 
 
 def test_text_bytes_and_json_round_trip(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from metricanything.core.prompt import SparsePrompt
 from metricanything.data.batches import Mixture
 from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
-from metricanything.models.fusion import PromptEncoding, box_sum, guided_upsample, push_pull, smooth_sum
+from metricanything.models.compact.fusion import PromptEncoding, box_sum, guided_upsample, push_pull, smooth_sum
+from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.registry import get_spec
-from metricanything.models.teacher import CompactTeacher, DepthConfig
 from metricanything.patterns import draw_prompt
 from metricanything.training.loop import TrainConfig, train
 from metricanything.training.teacher import teacher_loss

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from metricanything.core.errors import InputError
 from metricanything.core.geometry import view_plane_uv
 from metricanything.models.checkpoint import METADATA_KEY, load_model, save_model
-from metricanything.models.encoder import EncoderConfig, uv_grid
+from metricanything.models.compact.encoder import EncoderConfig, uv_grid
+from metricanything.models.compact.teacher import DepthConfig
 from metricanything.models.registry import (
     MODELS,
     ModelSpec,
@@ -26,7 +27,6 @@ from metricanything.models.registry import (
     get_spec,
     list_models,
 )
-from metricanything.models.teacher import DepthConfig
 
 every_model = pytest.mark.parametrize("spec", MODELS.values(), ids=lambda spec: spec.name)
 

@@ -28,9 +28,9 @@ from metricanything.core.prediction import FORMATS, Prediction
 from metricanything.core.prompt import SparsePrompt
 from metricanything.inference.predictor import Model, best_device, load, network_size
 from metricanything.models.checkpoint import save_model
-from metricanything.models.pointmap import PointOutput
+from metricanything.models.compact.pointmap import PointOutput
+from metricanything.models.compact.teacher import DepthConfig, DepthOutput
 from metricanything.models.registry import MODELS, get_spec
-from metricanything.models.teacher import DepthConfig, DepthOutput
 
 every_model = pytest.mark.parametrize("name", list(MODELS))
 ASSUMED = "ignore:no camera given"

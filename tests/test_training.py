@@ -17,9 +17,9 @@ from metricanything.core.frame import Frame
 from metricanything.data.batches import Batch, Mixture, canonical
 from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
-from metricanything.models.pointmap import PointOutput
+from metricanything.models.compact.pointmap import PointOutput
+from metricanything.models.compact.teacher import CompactTeacher, DepthConfig, DepthOutput
 from metricanything.models.registry import MODELS, get_spec
-from metricanything.models.teacher import CompactTeacher, DepthConfig, DepthOutput
 from metricanything.training import loop
 from metricanything.training.distill import LOSSES, depthmap_loss, pointmap_loss, pseudo_labels
 from metricanything.training.loop import TrainConfig, learning_rate, train

@@ -21,7 +21,7 @@ from metricanything.core.prompt import SparsePrompt
 from metricanything.inference.inputs import ImageInput, Prepared, check_prompt, find_camera, read_image_input
 from metricanything.inference.outputs import depth_prediction, find_view, points_prediction
 from metricanything.models.checkpoint import load_model
-from metricanything.models.encoder import STRIDE
+from metricanything.models.compact.encoder import STRIDE
 from metricanything.models.registry import MODELS, ModelSpec
 
 Item = TypeVar("Item")

@@ -47,15 +47,15 @@ MODELS: dict[str, ModelSpec] = {
     for spec in (
         ModelSpec(
             "compact-teacher", "prompted-depth", "image + sparse metric prompt -> metric depth", 6_467_232, 192, 640,
-            "Apache-2.0", ("metricanything.models.teacher", "CompactTeacher"),
+            "Apache-2.0", ("metricanything.models.compact.teacher", "CompactTeacher"),
         ),
         ModelSpec(
             "compact-depthmap", "depth", "image -> metric depth", 6_396_938, 192, 640,
-            "Apache-2.0", ("metricanything.models.depthmap", "CompactDepthMap"),
+            "Apache-2.0", ("metricanything.models.compact.depthmap", "CompactDepthMap"),
         ),
         ModelSpec(
             "compact-pointmap", "points", "image -> metric points and camera", 6_463_933, 192, 640,
-            "Apache-2.0", ("metricanything.models.pointmap", "CompactPointMap"),
+            "Apache-2.0", ("metricanything.models.compact.pointmap", "CompactPointMap"),
         ),
     )
 }  # fmt: skip
@@ -80,9 +80,9 @@ def config_dict(network: nn.Module) -> dict[str, Any]:
 
 def config_from_dict(value: dict[str, Any]) -> Any:
     """The inverse of `config_dict`; missing fields take their defaults, unknown ones raise InputError."""
-    from metricanything.models.decoder import DecoderConfig
-    from metricanything.models.encoder import EncoderConfig
-    from metricanything.models.teacher import DepthConfig
+    from metricanything.models.compact.decoder import DecoderConfig
+    from metricanything.models.compact.encoder import EncoderConfig
+    from metricanything.models.compact.teacher import DepthConfig
 
     def tuples(fields: dict[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from metricanything.models.decoder import Decoder
-from metricanything.models.encoder import CompactEncoder
-from metricanything.models.teacher import LOG_C_START, DepthConfig, DepthOutput, depth_output
+from metricanything.models.compact.decoder import Decoder
+from metricanything.models.compact.encoder import CompactEncoder
+from metricanything.models.compact.teacher import LOG_C_START, DepthConfig, DepthOutput, depth_output
 
 
 class CompactDepthMap(nn.Module):

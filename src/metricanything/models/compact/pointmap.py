@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metricanything.models.decoder import Decoder
-from metricanything.models.encoder import CompactEncoder, uv_grid
-from metricanything.models.teacher import DepthConfig
+from metricanything.models.compact.decoder import Decoder
+from metricanything.models.compact.encoder import CompactEncoder, uv_grid
+from metricanything.models.compact.teacher import DepthConfig
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metricanything.models.decoder import Decoder, DecoderConfig
-from metricanything.models.encoder import CompactEncoder, EncoderConfig
-from metricanything.models.fusion import PromptAnchor, PromptEncoding
+from metricanything.models.compact.decoder import Decoder, DecoderConfig
+from metricanything.models.compact.encoder import CompactEncoder, EncoderConfig
+from metricanything.models.compact.fusion import PromptAnchor, PromptEncoding
 
 LOG_C_START = -1.3  # log C of a surface 3 m away seen with a common field of view: where an untrained head starts
 

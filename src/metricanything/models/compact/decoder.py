@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metricanything.models.encoder import EncoderConfig, ResidualBlock
-from metricanything.models.fusion import PromptFusion, PromptLevel
+from metricanything.models.compact.encoder import EncoderConfig, ResidualBlock
+from metricanything.models.compact.fusion import PromptFusion, PromptLevel
 
 
 @dataclass(frozen=True)
