@@ -15,20 +15,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from metricanything.core.errors import InputError
-from metricanything.core.geometry import view_plane_uv
+from metricanything.core.recovery import view_plane_uv
 from metricanything.models.checkpoint import METADATA_KEY, load_model, save_model
 from metricanything.models.compact.encoder import EncoderConfig, uv_grid
 from metricanything.models.compact.teacher import DepthConfig
 from metricanything.models.registry import (
-    MODELS,
+    COMPACT,
     ModelSpec,
     config_dict,
-    config_from_dict,
     get_spec,
     list_models,
 )
 
-every_model = pytest.mark.parametrize("spec", MODELS.values(), ids=lambda spec: spec.name)
+every_model = pytest.mark.parametrize("spec", COMPACT.values(), ids=lambda spec: spec.name)
 
 
 def build(spec: ModelSpec, config: DepthConfig | None = None, seed: int = 0) -> nn.Module:
@@ -90,10 +89,10 @@ def test_unknown_model() -> None:
 
 @every_model
 def test_config_round_trip(spec: ModelSpec, tiny_config: DepthConfig) -> None:
-    assert config_from_dict(config_dict(spec.build())) == DepthConfig()
+    assert spec.read_config(config_dict(spec.build())) == DepthConfig()
     network = build(spec, tiny_config)
     assert network.config == tiny_config
-    assert config_from_dict(json.loads(json.dumps(config_dict(network)))) == tiny_config
+    assert spec.read_config(json.loads(json.dumps(config_dict(network)))) == tiny_config
 
 
 @pytest.mark.parametrize(
@@ -107,8 +106,8 @@ def test_config_round_trip(spec: ModelSpec, tiny_config: DepthConfig) -> None:
     ],
 )
 def test_unknown_config(config: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="not of a compact model") as caught:
-        config_from_dict(config)
+    with pytest.raises(InputError, match="configuration is not of a compact-teacher") as caught:
+        get_spec("compact-teacher").read_config(config)
     assert "\n" not in str(caught.value)
 
 
@@ -343,19 +342,19 @@ def damage(kind: str, source: Path, target: Path) -> None:
         ("huge header", "not a safetensors file"),
         ("nested header", "not a safetensors file"),
         ("pickle", "not a safetensors file"),
-        ("list header", "does not say which model it is for"),
-        ("no metadata", "does not say which model it is for"),
-        ("other metadata", "does not say which model it is for"),
-        ("metadata no JSON", "not a safetensors file"),
+        ("list header", "not a safetensors file"),
+        ("no metadata", "holds no network that is known here .first keys: decoder.head.1.bias"),
+        ("other metadata", "holds no network that is known here"),
+        ("metadata no JSON", "its metadata is damaged"),
         ("metadata no record", "does not say which model it is for"),
         ("unknown model", "model 'huge-depthmap' is unknown"),
-        ("unknown field", "not of a compact model"),
-        ("impossible config", "do not fit compact-depthmap"),
-        ("negative config", "do not fit compact-depthmap"),
+        ("unknown field", "not of a compact-depthmap .*colour"),
+        ("impossible config", "configuration makes no compact-depthmap"),
+        ("negative config", "configuration makes no compact-depthmap"),
         ("other config", "do not fit compact-depthmap"),
-        ("truncated weights", "do not fit compact-depthmap"),
-        ("missing key", "Missing key"),
-        ("extra key", "decoder.extra"),
+        ("truncated weights", "damaged .* fetch it again"),
+        ("missing key", "do not fit compact-depthmap: missing decoder.head.1.bias; fetch"),
+        ("extra key", "unexpected decoder.extra"),
     ],
 )
 def test_bad_checkpoints_are_refused(checkpoint: Path, tmp_path: Path, kind: str, message: str) -> None:

@@ -26,13 +26,14 @@ from metricanything.core.frame import Frame
 from metricanything.core.geometry import depth_to_points
 from metricanything.core.prediction import FORMATS, Prediction
 from metricanything.core.prompt import SparsePrompt
-from metricanything.inference.predictor import Model, best_device, load, network_size
+from metricanything.inference.compact import network_size
+from metricanything.inference.predictor import Model, best_device, load
 from metricanything.models.checkpoint import save_model
 from metricanything.models.compact.pointmap import PointOutput
 from metricanything.models.compact.teacher import DepthConfig, DepthOutput
-from metricanything.models.registry import MODELS, get_spec
+from metricanything.models.registry import COMPACT, get_spec
 
-every_model = pytest.mark.parametrize("name", list(MODELS))
+every_model = pytest.mark.parametrize("name", list(COMPACT))
 ASSUMED = "ignore:no camera given"
 
 
@@ -51,7 +52,7 @@ def build(name: str, config: DepthConfig) -> Model:
 
 @pytest.fixture(scope="module")
 def models(tiny_config: DepthConfig) -> dict[str, Model]:
-    return {name: build(name, tiny_config) for name in MODELS}
+    return {name: build(name, tiny_config) for name in COMPACT}
 
 
 @pytest.fixture(scope="module")
@@ -375,13 +376,15 @@ def test_unavailable_device_or_dtype(checkpoint: Path, device: Any, dtype: Any) 
 
 def test_load_says_what_it_knows(tmp_path: Path) -> None:
     raises_one_line("neither a model name .*compact-teacher.* nor the path", load, "compact")
-    for name in ("someone/some-model", "tiny.pt", tmp_path / "model.pth", "runs/model.bin"):
-        raises_one_line("this version reads only its own .safetensors checkpoints", load, name)
-    raises_one_line("this version reads only", load, "tiny.pt", config={"num_heads": 4})
+    for name in ("tiny.pt", tmp_path / "model.pth", "runs/model.bin"):
+        raises_one_line("no such checkpoint", load, name)
+    image = tmp_path / "photo.jpg"
+    image.write_bytes(b"x")
+    raises_one_line("photo.jpg: not a checkpoint", load, image)
     for nothing in (None, 7, b"model.safetensors", ["compact-teacher"]):
         raises_one_line("a model is a name or the path of a checkpoint, got", load, nothing)
     raises_one_line("no such checkpoint", load, tmp_path / "a.safetensors")
-    for name, spec in MODELS.items():
+    for name, spec in COMPACT.items():
         if not spec.weights_path().is_file():
             raises_one_line(f"{name}: this version bundles no weights", load, name)
 
@@ -406,11 +409,11 @@ def test_config_replaces_stored_values(frame: Frame, checkpoint: Path) -> None:
         ({"encoder": {"heads": 5}}, "mine.safetensors: encoder: heads must divide token_width 32, got 5"),
         ({"encoder": {"heads": "4"}}, "heads must divide"),
         ({"encoder": {"heads": 0}}, "heads must divide"),
-        ({"encoder": {"colour": 1}}, "mine.safetensors: model config is not of a compact model"),
-        ({"num_heads": 4}, "mine.safetensors: model config is not of a compact model"),
+        ({"encoder": {"colour": 1}}, "mine.safetensors: its configuration is not of a compact-teacher"),
+        ({"num_heads": 4}, "mine.safetensors: its configuration is not of a compact-teacher"),
         ({"encoder": 5}, "mine.safetensors: config must be a dict .* got int"),
         ([4], "mine.safetensors: config must be a dict .* got list"),
-        ({"encoder": {"token_width": 64}}, "do not fit compact-teacher .* leave out or correct the given config"),
+        ({"encoder": {"token_width": 64}}, "do not fit compact-teacher: .* leave out or correct the given config"),
     ],
 )
 def test_bad_configs(checkpoint: Path, config: Any, message: str) -> None:

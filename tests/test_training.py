@@ -19,7 +19,7 @@ from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
 from metricanything.models.compact.pointmap import PointOutput
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig, DepthOutput
-from metricanything.models.registry import MODELS, get_spec
+from metricanything.models.registry import COMPACT, get_spec
 from metricanything.training import loop
 from metricanything.training.distill import LOSSES, depthmap_loss, pointmap_loss, pseudo_labels
 from metricanything.training.loop import TrainConfig, learning_rate, train
@@ -310,7 +310,7 @@ def test_point_loss_vanishes_for_the_truth_up_to_scale_and_shift(batch: Batch) -
     assert terms(0.0)["scale"] == pytest.approx(0.1 * math.log(4) ** 2, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.task != "prompted-depth"])
+@pytest.mark.parametrize("name", [name for name, spec in COMPACT.items() if spec.task != "prompted-depth"])
 def test_every_student_trains(name: str, tiny_config: DepthConfig, shards: Shards, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = get_spec(name).build(dataclasses.asdict(tiny_config))

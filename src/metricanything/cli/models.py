@@ -1,20 +1,90 @@
-"""`metricanything models`: what there is to load."""
+"""`metricanything models`: what there is to load; `metricanything models convert`: other layouts -> ours."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Annotated, Literal
 
-def models() -> int:
-    """List the registered models: task, parameters, licence, and whether their weights are bundled."""
+import tyro
+
+from metricanything.core.errors import InputError
+
+
+def models(
+    action: tyro.conf.Positional[Literal["list", "convert"]] = "list",
+    checkpoint: tyro.conf.Positional[str | None] = None,
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    config: str | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> int:
+    """List the registered models, or convert a checkpoint of another layout to safetensors with its configuration.
+
+    Args:
+        action: list: task, parameters, licence, and where the weights are. convert: rewrite a checkpoint.
+        checkpoint: For convert: a file (.pt, .safetensors), a model name or a Hugging Face Hub id.
+        output: For convert: the .safetensors file to write.
+        config: For convert: JSON with what tensor shapes cannot tell, such as {"num_heads": 4}.
+        dtype: For convert: type of the weights in the new file.
+    """
+    if action == "list":
+        if checkpoint is not None or output is not None:
+            raise InputError(
+                "listing the models takes no file; to rewrite one, `metricanything models convert FILE -o OUT`"
+            )
+        _list()
+        return 0
+    if checkpoint is None or output is None:
+        raise InputError(
+            "convert needs a checkpoint and --output: metricanything models convert FILE -o OUT.safetensors"
+        )
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output}: converted weights are written as .safetensors; give a name that ends so")
+    _convert(checkpoint, output, _given(config), dtype)
+    return 0
+
+
+def _list() -> None:
     from metricanything.cli.console import console
     from metricanything.models.registry import list_models
 
     for spec in list_models():
         weights = "weights bundled" if spec.weights_path().is_file() else "no weights in this version"
+        if spec.hub is not None:
+            weights = f"weights at https://huggingface.co/{spec.hub.repo}"
+        size = f"{spec.min_side}–{spec.max_side}" if spec.min_side < spec.max_side else f"{spec.max_side}"
         console.print(f"[bold]{spec.name}[/]  {spec.description}", highlight=False, soft_wrap=True)
         console.print(
-            f"    {spec.parameters / 1e6:.1f} M parameters, {spec.min_side}–{spec.max_side} px, "
-            f"{spec.licence}, {weights}",
+            f"    {spec.parameters / 1e6:.1f} M parameters, {size} px, {spec.licence}, {weights}",
             highlight=False,
             soft_wrap=True,
         )
-    return 0
+
+
+def _given(config: str | None) -> dict[str, object] | None:
+    if config is None:
+        return None
+    try:
+        value = json.loads(config)
+    except ValueError as error:
+        raise InputError(f"--config is not JSON ({error}); write for example '{{\"num_heads\": 4}}'") from None
+    if not isinstance(value, dict):
+        raise InputError('--config must be a JSON object such as {"num_heads": 4}')
+    return value
+
+
+def _convert(checkpoint: str, output: Path, config: dict[str, object] | None, dtype: str) -> None:
+    import torch
+    from rich.markup import escape
+
+    from metricanything.cli.console import console
+    from metricanything.inference.predictor import find_checkpoint
+    from metricanything.models.checkpoint import load_model, save_model
+
+    source = find_checkpoint(checkpoint)
+    network, spec, description = load_model(source, config)
+    record = {**description["record"], "converted_from": source.name}
+    save_model(output, network.to(getattr(torch, dtype)), spec.name, record)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    summary = f"{spec.name}, {count / 1e6:.1f} M parameters as {dtype}, written to {output}"
+    console.print(escape(summary), highlight=False, soft_wrap=True)

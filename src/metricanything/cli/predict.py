@@ -14,11 +14,12 @@ from metricanything.core.errors import InputError, MissingScale
 from metricanything.core.prediction import FORMATS, holds_prediction
 
 if TYPE_CHECKING:
+    from metricanything.inference.engine import Options
     from metricanything.inference.predictor import Model, Prepared
 
 _PROMPT_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".pfm", ".csv", ".ply")
 #: The images among the files that `Prediction.save` writes.
-_SAVED_IMAGES = ("depth.png", "depth_colour.png")
+_SAVED_IMAGES = ("depth.png", "depth_colour.png", "normals.png")
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,20 @@ def predict(
     fov_x: float | None = None,
     format: tuple[str, ...] = ("png16", "colour"),
     max_side: int | None = None,
+    num_tokens: int | None = None,
+    resolution_level: int | None = None,
     device: str | None = None,
-    batch_size: int = 4,
+    dtype: str | None = None,
+    tiles_per_pass: int | None = None,
+    batch_size: int | None = None,
 ) -> int:
     """Predict metric depth, points and camera of images; each image gets a folder below the output folder.
 
     Args:
         images: Image files, and folders that are searched for images.
         output: Folder to write to.
-        model: A name from `metricanything models` or a checkpoint; by default compact-teacher with a prompt and
-            compact-depthmap without.
+        model: A name from `metricanything models`, a checkpoint (.safetensors, .pt) or a Hugging Face Hub id; by
+            default compact-teacher with a prompt and compact-depthmap without.
         prompt: Sparse metric depth: a depth map (.png .npy .exr .pfm), pixels (.csv with u,v,depth) or points in the
             camera frame (.ply); or a folder with one such file per image, of the same name.
         prompt_scale: Values per metre of 16-bit PNG prompts that do not state it, such as 1000 for millimetres.
@@ -57,10 +62,14 @@ def predict(
         camera: JSON file with the camera of all images: {"cam_in": [fx, fy, cx, cy]} in pixels, {"model", "params",
             "width", "height"} for one with distortion, or the camera.json of a prediction.
         fov_x: Horizontal field of view in degrees instead of a camera file.
-        format: Outputs: png16 npy exr pfm ply glb colour.
-        max_side: Longer side of the network's input in pixels; by default what the model was trained for.
+        format: Outputs: png16 npy exr pfm ply glb colour normals.
+        max_side: Longer side of a compact network's input in pixels; by default what the model was trained for.
+        num_tokens: Number of patches that a full-size point map looks at; more is finer and slower.
+        resolution_level: 0 to 9, instead of a number of tokens; 9 by default.
         device: cpu, cuda, mps; by default the best at hand.
-        batch_size: Images that go through the network together.
+        dtype: float32, bfloat16, float16: half precision takes half the memory; float32 by default.
+        tiles_per_pass: How many of its 35 tiles the full-size depth map looks at together; fewer need less memory.
+        batch_size: Images that go through the network together; by default what suits the model.
     """
     from rich.markup import escape
 
@@ -73,7 +82,7 @@ def predict(
         raise InputError(f"--format names no output; use {', '.join(FORMATS)}")
     if camera is not None and fov_x is not None:
         raise InputError("--camera and --fov-x both state the camera; give one of them")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise InputError(f"--batch-size must be at least 1, got {batch_size}")
     # What holds for all images is said once, not for every image.
     if fov_x is not None and not 0 < fov_x < 180:
@@ -83,9 +92,13 @@ def predict(
     jobs = _plan(images, output, prompt)
     one_line_warnings()
 
+    from metricanything.inference.engine import Options
     from metricanything.inference.predictor import load
 
-    network = load(model or ("compact-teacher" if prompt else "compact-depthmap"), device=device)
+    name = model or ("compact-teacher" if prompt else "compact-depthmap")
+    network = load(name, device=device, dtype=dtype, tiles_per_pass=tiles_per_pass)
+    options = network.engine.check(Options(max_side, num_tokens, resolution_level))
+    batch_size = batch_size or network.engine.batch_size
     failed = 0
     with progress_bar() as progress:
         task = progress.add_task("predict", total=len(jobs), unit="img", detail="")
@@ -96,7 +109,7 @@ def predict(
                     if job.problem is not None:
                         raise InputError(job.problem)
                     ready.append(
-                        (job.folder, _prepare(network, job, camera, fov_x, prompt_scale, prompt_unit, max_side))
+                        (job.folder, _prepare(network, job, camera, fov_x, prompt_scale, prompt_unit, options))
                     )
                 except InputError as error:
                     failed += 1
@@ -193,7 +206,7 @@ def _prepare(
     fov_x: float | None,
     prompt_scale: float | None,
     prompt_unit: Literal["m", "cm", "mm"] | None,
-    max_side: int | None,
+    options: Options,
 ) -> Prepared:
     from metricanything.inference.inputs import find_camera, read_camera, read_prompt
 
@@ -210,4 +223,4 @@ def _prepare(
             prompt = read_prompt(job.prompt, (height, width), seen_by, scale=prompt_scale, unit=prompt_unit)
         except MissingScale as error:  # the reader cannot know how the command line states one
             raise InputError(f"{error}: --prompt-scale 1000, or --prompt-unit mm") from None
-    return network.prepare(job.image, prompt, camera, max_side=max_side)
+    return network.prepare(job.image, prompt, camera, options=options)

@@ -15,7 +15,7 @@ from metricanything.core.errors import InputError
 from metricanything.core.files import read_json, write_json
 
 CameraSource = Literal["given", "sidecar", "exif", "model", "assumed"]
-FORMATS = ("png16", "npy", "exr", "pfm", "ply", "glb", "colour")
+FORMATS = ("png16", "npy", "exr", "pfm", "ply", "glb", "colour", "normals")
 _RECORD = "camera.json"
 
 
@@ -29,6 +29,7 @@ class Prediction:
     confidence: float32 (H, W), higher is better; None when the model states none.
     camera, camera_source: the camera used, and where it came from.
     image: uint8 (H, W, 3), the input, kept for coloured exports.
+    normals: float32 (H, W, 3) unit surface normals in the camera frame, from models that predict them; else None.
     record: how the prediction was made (model, input size, prompt points, warnings).
     """
 
@@ -39,13 +40,15 @@ class Prediction:
     camera_source: CameraSource
     image: NDArray[np.uint8]
     confidence: NDArray[np.float32] | None = None
+    normals: NDArray[np.float32] | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path, formats: str | Sequence[str] = ("png16", "colour")) -> list[Path]:
         """Write the prediction into `folder` and return the files.
 
         Formats (one name or several): png16 (16-bit depth with its scale stated), npy, exr, pfm (float depth in
-        metres), ply (coloured points), glb (textured mesh), colour (a picture of the depth). `camera.json` is always
+        metres), ply (coloured points), glb (textured mesh), colour (a picture of the depth), normals (a picture of the
+        surface normals: (n + 1) / 2 as RGB; those of the depth where the model predicts none). `camera.json` is always
         written beside them; an earlier prediction in the folder is replaced. In png16, npy, exr and pfm, pixels
         outside the mask are unknown (0 or NaN).
 
@@ -73,6 +76,7 @@ class Prediction:
             "ply": ("points.ply", lambda path: codecs.write_ply(path, points, colours)),
             "glb": ("mesh.glb", lambda path: codecs.write_glb(path, self.points, self.image, self.mask)),
             "colour": ("depth_colour.png", lambda path: codecs.write_image(path, colour.colourise_depth(depth))),
+            "normals": ("normals.png", lambda path: codecs.write_image(path, self._normal_picture())),
         }
         if holds_prediction(folder):  # files of two models must not lie side by side
             for file, _ in writers.values():
@@ -88,6 +92,15 @@ class Prediction:
             description["png16_dropped"] = int(np.isnan(fitted).sum() - np.isnan(depth).sum())
         write_json(folder / _RECORD, description)
         return [*written, folder / _RECORD]
+
+    def _normal_picture(self) -> NDArray[np.uint8]:
+        """Normals as colours uint8 (H, W, 3), black where unknown."""
+        from metricanything.core.geometry import depth_to_normals
+
+        depth = np.where(self.mask, self.depth, np.float32(np.nan))
+        normals = depth_to_normals(depth, self.camera) if self.normals is None else self.normals
+        known = self.mask & np.isfinite(normals).all(axis=-1)
+        return np.where(known[..., None], np.nan_to_num(normals) * 127.5 + 128, 0).clip(0, 255).astype(np.uint8)
 
 
 def holds_prediction(folder: Path) -> bool:

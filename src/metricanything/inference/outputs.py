@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metricanything.core.camera import Camera
-from metricanything.core.geometry import depth_to_points, recover_focal_shift, recover_shift
+from metricanything.core.geometry import depth_to_points
 from metricanything.core.prediction import CameraSource, Prediction
+from metricanything.core.recovery import grid_samples, recover_focal_shift, recover_shift, view_plane_uv
 from metricanything.inference.inputs import Prepared
 
 _MIN_RAY_Z = 0.05  # of unit rays: beyond 87 degrees off the axis z-depth says nothing
@@ -44,7 +46,12 @@ def find_view(item: Prepared) -> View:
 
 
 def _prediction(
-    item: Prepared, view: View, depth: NDArray[np.float32], mask: NDArray[np.bool_], record: dict[str, Any]
+    item: Prepared,
+    view: View,
+    depth: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    record: dict[str, Any],
+    normals: NDArray[np.float32] | None = None,
 ) -> Prediction:
     """The depth with its points; pixels that look sideways, or have no point, are not to be trusted."""
     points = depth_to_points(depth, view.camera)
@@ -55,48 +62,91 @@ def _prediction(
         "warnings": list(view.warnings),
     }
     mask = mask & (points[..., 2] > _MIN_RAY_Z * np.linalg.norm(points, axis=-1))  # False where a point is NaN
-    return Prediction(depth, points, mask, view.camera, view.source, item.image, record=made)
+    return Prediction(depth, points, mask, view.camera, view.source, item.image, normals=normals, record=made)
 
 
-def _upsample(map_CHW: Tensor, item: Prepared) -> NDArray[np.float32]:
+def upsample(map_CHW: Tensor, item: Prepared) -> NDArray[np.float32]:
+    """A map (C, h, w) at the size of the image (C, H, W), bilinear."""
     size = item.image.shape[:2]
     return F.interpolate(map_CHW[None], size=size, mode="bilinear", align_corners=False)[0].numpy()
 
 
-def depth_prediction(
+# ---------------------------------------------------------------- depth maps
+
+
+def depth_of_log(
     item: Prepared, view: View, log_c_1HW: Tensor, logit_1HW: Tensor, focal: float, record: dict[str, Any]
 ) -> Prediction:
     """Depth from log canonical inverse depth, D = focal / C with the focal length in image widths."""
-    log_c = _upsample(log_c_1HW, item)[0]
+    log_c = upsample(log_c_1HW, item)[0]
     depth = (focal * np.exp(-np.clip(log_c, -15, 15))).astype(np.float32)
-    return _prediction(item, view, depth, _upsample(logit_1HW, item)[0] > 0, record)
+    return _prediction(item, view, depth, upsample(logit_1HW, item)[0] > 0, record)
 
 
-def points_prediction(
-    item: Prepared, points_3HW: Tensor, logit_1HW: Tensor, log_scale: float, record: dict[str, Any]
+def depth_of_inverse(
+    item: Prepared, view: View, c_1SS: Tensor, limits: tuple[float, float], record: dict[str, Any]
 ) -> Prediction:
-    """Recover the z-shift, and the focal length where no camera is known; reproject metric depth through the camera."""
-    affine = np.moveaxis(_upsample(points_3HW, item), 0, 2)
-    mask = _upsample(logit_1HW, item)[0] > 0
-    if item.camera is None:
-        view, shift = _estimated_view(item, affine, mask)
-    else:
-        view, plane = find_view(item), _view_plane(item.camera)
-        mask &= np.isfinite(plane).all(axis=-1)
-        shift = recover_shift(affine, plane, mask if mask.any() else None)
-    z = affine[..., 2] + shift
-    depth = (np.maximum(z, 1e-6) * math.exp(log_scale)).astype(np.float32)
-    return _prediction(item, view, depth, mask & (z > 0), record)
+    """Depth from canonical inverse depth as published: inverse depth is resized, then clamped to `limits` (1/m).
+
+    What lies beyond the farthest depth that the clamp leaves is not to be trusted.
+    """
+    inverse = upsample(c_1SS * (view.camera.width / view.camera.fx), item)[0]
+    depth = (1 / np.clip(inverse, *limits)).astype(np.float32)
+    return _prediction(item, view, depth, inverse > limits[0], record)
 
 
-def _estimated_view(item: Prepared, affine: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[View, float]:
-    """A pinhole camera that fits the affine points (H, W, 3), and their z-shift."""
+# ---------------------------------------------------------------- point maps
+
+
+@dataclass(frozen=True)
+class PointsOf:
+    """A network's affine points (H, W, 3) of one image, its mask, log metric scale, and normals if it has them."""
+
+    item: Prepared
+    affine: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    log_scale: float
+    normals: NDArray[np.float32] | None = None
+
+
+def points_predictions(maps: Sequence[PointsOf], record: dict[str, Any]) -> list[Prediction]:
+    """Recover z-shifts, and focal lengths where no camera is known; reproject metric depth through the cameras."""
+    planes = [view_plane_uv(*m.mask.shape) if m.item.camera is None else _view_plane(m.item.camera) for m in maps]
+    masks = [m.mask & np.isfinite(plane).all(axis=-1) for m, plane in zip(maps, planes, strict=True)]
+    samples = [_samples(m.affine, plane, mask) for m, plane, mask in zip(maps, planes, masks, strict=True)]
+    unknown = [m.item.camera is None for m in maps]
+    focal, shift = np.ones(len(maps)), np.zeros(len(maps))
+    for chosen in (np.flatnonzero(unknown), np.flatnonzero(np.logical_not(unknown))):
+        if len(chosen):
+            stacked: list[NDArray[Any]] = [np.stack([samples[i][k] for i in chosen]) for k in range(3)]
+            if unknown[chosen[0]]:
+                focal[chosen], shift[chosen] = recover_focal_shift(*stacked)
+            else:
+                shift[chosen] = recover_shift(*stacked)
+    predictions = []
+    for i, (m, mask) in enumerate(zip(maps, masks, strict=True)):
+        view = find_view(m.item) if m.item.camera is not None else _estimated_view(m.item, focal[i])
+        z = m.affine[..., 2] + np.float32(shift[i])
+        depth = (np.maximum(z, 1e-6) * math.exp(m.log_scale)).astype(np.float32)
+        predictions.append(_prediction(m.item, view, depth, mask & (z > 0), record, m.normals))
+    return predictions
+
+
+def _samples(
+    affine: NDArray[np.float32], plane: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """What the solvers look at; all points where the mask leaves none."""
+    keep = grid_samples(mask).reshape(-1)
+    keep = keep if keep.any() else np.ones_like(keep)
+    return grid_samples(affine).reshape(-1, 3), grid_samples(plane).reshape(-1, 2), keep
+
+
+def _estimated_view(item: Prepared, focal: float) -> View:
+    """The pinhole camera of a recovered focal length (in half image diagonals), if it makes sense."""
     height, width = item.image.shape[:2]
-    focal, shift = recover_focal_shift(affine, mask if mask.any() else None)
     if not (math.isfinite(focal) and 0.05 < focal < 50):
-        return find_view(item), shift
-    focal_px = focal * math.hypot(width, height) / 2
-    return View(Camera.centred(focal_px, width, height), "model"), shift
+        return find_view(item)
+    return View(Camera.centred(focal * math.hypot(width, height) / 2, width, height), "model")
 
 
 def _view_plane(camera: Camera) -> NDArray[np.float32]:

@@ -1,20 +1,25 @@
-"""Our checkpoint layout: safetensors whose metadata names the model and its configuration."""
+"""Checkpoints: ours (safetensors whose metadata names the model and its configuration), and those of other layouts."""
 
 from __future__ import annotations
 
 import json
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from metricanything import __version__
 from metricanything.core.errors import InputError
 from metricanything.core.files import write_bytes
+from metricanything.models.layouts import State, describe_mismatch, identify
 from metricanything.models.registry import ModelSpec, config_dict, get_spec
 
 METADATA_KEY = "metricanything"
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_FETCH_AGAIN = "fetch it again"
 
 
 def save_model(path: str | Path, network: nn.Module, name: str, record: dict[str, Any] | None = None) -> None:
@@ -28,58 +33,142 @@ def save_model(path: str | Path, network: nn.Module, name: str, record: dict[str
 
 
 def load_model(path: str | Path, config: dict[str, Any] | None = None) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
-    """The network in evaluation mode, its registry entry and its description.
+    """The network in evaluation mode, its registry entry and its description (model, config, record).
 
-    `config` replaces values of the stored configuration, nested as there. Raises InputError for a missing file, a file
-    that is not ours, or weights that do not fit the configuration.
+    Weights stay in the file, mapped into memory, until something changes them. `config` replaces values of the stored
+    configuration, nested as there, or says what the shapes of another layout cannot tell (`layouts.identify`). Nothing
+    in a file is executed. Raises InputError for a missing or damaged file, and for weights that do not fit, naming the
+    first keys.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; give a .safetensors file or a name from `metricanything models`")
-    description = _read_description(path)
-    name = description["model"]
-    remedy = "fetch it again" if config is None else "leave out or correct the given config"
+        raise InputError(f"{path}: no such checkpoint; give a {SUFFIXES[0]} or {SUFFIXES[1]} file or a model name")
     try:
-        description["config"] = _merged(description["config"], config)
-        spec = get_spec(name)
-        network = spec.build(description["config"])
-        network.load_state_dict(load_file(path), strict=True)
+        config = None if config is None else _dict(config)
+        state, stored, description = _read(path)
+        if description is None:
+            name, sizes = identify(state, stored, config or {})
+            network = _skeleton(get_spec(name), sizes)
+            description = {"model": name, "config": config_dict(network), "record": {}}
+        else:
+            description["config"] = _merged(description["config"], config)
+            spec = get_spec(description["model"])
+            network = _skeleton(spec, spec.read_config(description["config"]))
+        remedy = _FETCH_AGAIN if config is None else "leave out or correct the given config"
+        _fill(network, description["model"], state, remedy)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (SafetensorError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: damaged, or its weights do not fit {name} ({reason}); {remedy}") from None
-    return network.eval(), spec, description
+    return network.eval(), get_spec(description["model"]), description
+
+
+def _skeleton(spec: ModelSpec, config: Any) -> nn.Module:
+    """The network without memory for its weights, which the checkpoint's tensors will take the place of."""
+    with torch.device("meta"):
+        try:
+            return spec.network_class()(config)
+        except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"its configuration makes no {spec.name} ({_line(error)})") from None
+
+
+def _fill(network: nn.Module, name: str, state: State, remedy: str) -> None:
+    """Give the network the checkpoint's tensors, all of them and no others."""
+    expected = network.state_dict()
+    if (problem := describe_mismatch(expected, state)) is not None:
+        raise InputError(f"its weights do not fit {name}: {problem}; {remedy}")
+    damaged = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if damaged:
+        raise InputError(f"{len(damaged)} tensors hold numbers that are not finite, the first {damaged[0]}; {remedy}")
+    network.load_state_dict(dict(state), strict=True, assign=True)
 
 
 def _merged(stored: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
     """The stored configuration with the given values in the place of its own."""
     if given is None:
         return stored
-    if not isinstance(given, dict):
-        raise InputError(f"config must be a dict such as {{'encoder': {{'heads': 8}}}}, got {type(given).__name__}")
-    nested = {key: _merged(stored[key], value) for key, value in given.items() if isinstance(stored.get(key), dict)}
+    nested = {
+        key: _merged(stored[key], _dict(value))
+        for key, value in given.items()
+        if isinstance(stored.get(key), dict) and value is not None
+    }
     return {**stored, **given, **nested}
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def _dict(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"config must be a dict such as {{'encoder': {{'heads': 8}}}}, got {type(value).__name__}")
+    return value
+
+
+# ---------------------------------------------------------------- files
+
+
+def _read(path: Path) -> tuple[State, dict[str, Any] | None, dict[str, Any] | None]:
+    """Tensors by name, the `model_config` beside them, and our own description; None where there is none."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    state, stored = _read_torch(path)
+    return state, stored, None
+
+
+def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None, dict[str, Any] | None]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    metadata = _metadata(path)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"damaged ({_line(error)}); {_FETCH_AGAIN}") from None
+    try:
+        description = json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
+        stored = json.loads(metadata["model_config"]) if "model_config" in metadata else None
+    except (TypeError, ValueError, RecursionError):
+        raise InputError(f"its metadata is damaged; {_FETCH_AGAIN}") from None
+    kinds = {"model": str, "config": dict, "record": dict}
+    if description is not None and not (
+        isinstance(description, dict) and all(isinstance(description.get(key), kind) for key, kind in kinds.items())
+    ):
+        raise InputError("does not say which model it is for; write it again with this version")
+    return state, stored if isinstance(stored, dict) else None, description
+
+
+def _metadata(path: Path) -> dict[str, Any]:
     """The metadata block, read from the header alone (safetensors format: u64 length, then JSON)."""
-    remedy = "give a .safetensors file written by this project"
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if not 2 <= length <= min(path.stat().st_size, 100_000_000):
-                raise InputError(f"{path}: not a safetensors file; {remedy}")
-            header = json.loads(file.read(length))
-            description = json.loads(header["__metadata__"][METADATA_KEY])
-            kinds = {"model": str, "config": dict, "record": dict}
-            if not all(isinstance(description[key], kind) for key, kind in kinds.items()):
-                raise KeyError(METADATA_KEY)
-    except (struct.error, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise InputError(f"{path}: not a safetensors file; {remedy}") from None
-    except (KeyError, TypeError):
-        raise InputError(f"{path}: does not say which model it is for; {remedy}") from None
-    return dict(description)
+                raise ValueError
+            metadata = json.loads(file.read(length)).get("__metadata__") or {}
+    except (struct.error, ValueError, AttributeError, RecursionError):
+        raise InputError(f"not a safetensors file; {_FETCH_AGAIN}") from None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _read_torch(path: Path) -> tuple[State, dict[str, Any] | None]:
+    """A PyTorch checkpoint's tensors and `model_config`; only tensors and plain values are unpickled."""
+    from pickle import UnpicklingError
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UnpicklingError as error:
+        if "weights only" in str(error).lower():
+            raise InputError(
+                "holds Python objects besides tensors, which are never executed here; save its state dict alone"
+            ) from None
+        raise InputError(f"damaged, or no PyTorch checkpoint; {_FETCH_AGAIN}") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise InputError(f"damaged, or no PyTorch checkpoint ({_line(error)}); {_FETCH_AGAIN}") from None
+    stored = content.get("model_config") if isinstance(content, dict) else None
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError("holds no state dict: give a file of tensors by name, bare or under 'model' or 'state_dict'")
+    return content, stored if isinstance(stored, dict) else None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,8 +1,9 @@
-"""Every model of the project by name: what it is for, how big it is, how to build it."""
+"""Every model of the project by name: what it is for, how big it is, where its weights are, how to build it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import typing
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 Task = Literal["prompted-depth", "depth", "points"]
+Family = Literal["compact", "depthmap", "pointmap"]
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file on the Hugging Face Hub."""
+
+    repo: str
+    name: str
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds it."""
+        return f"https://huggingface.co/{self.repo}/resolve/main/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -23,42 +38,74 @@ class ModelSpec:
     description: str
     parameters: int
     """Number of parameters of the default configuration."""
+    family: Family
+    """How the image enters and what comes out: which engine of `inference` runs it."""
     min_side: int
     max_side: int
-    """Range of the network's longer input side in pixels; sides are multiples of 32."""
+    """Range of the network's longer input side in pixels."""
     licence: str
     class_path: tuple[str, str]
+    hub: HubFile | None = None
+    """The published weights, where others published some."""
 
     def weights_path(self) -> Path:
         """Where the bundled weights of this model are, if this version has any."""
         return Path(__file__).parents[1] / "weights" / f"{self.name}.safetensors"
 
-    def build(self, config: dict[str, Any] | None = None) -> nn.Module:
-        """A freshly initialised network; `config` as written by `config_dict`."""
+    def network_class(self) -> type[nn.Module]:
+        """The class of its networks, whose attribute `Config` is the type of their configurations."""
         from importlib import import_module
 
         module, name = self.class_path
-        network: nn.Module = getattr(import_module(module), name)(config_from_dict(config or {}))
-        return network
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+    def build(self, config: dict[str, Any] | None = None) -> nn.Module:
+        """A freshly initialised network; `config` as written by `config_dict`."""
+        return self.network_class()(self.read_config(config or {}))
+
+    def read_config(self, value: dict[str, Any]) -> Any:
+        """The inverse of `config_dict`; missing fields take their defaults. Raises InputError for unknown ones."""
+        try:
+            return _read(self.network_class().Config, value)  # type: ignore[attr-defined]
+        except (TypeError, AttributeError, KeyError) as error:
+            raise InputError(f"its configuration is not of a {self.name} ({error})") from None
 
 
+_COMPACT = "metricanything.models.compact"
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
         ModelSpec(
-            "compact-teacher", "prompted-depth", "image + sparse metric prompt -> metric depth", 6_467_232, 192, 640,
-            "Apache-2.0", ("metricanything.models.compact.teacher", "CompactTeacher"),
+            "compact-teacher", "prompted-depth", "image + sparse metric prompt -> metric depth", 6_467_232, "compact",
+            192, 640, "Apache-2.0", (f"{_COMPACT}.teacher", "CompactTeacher"),
         ),
         ModelSpec(
-            "compact-depthmap", "depth", "image -> metric depth", 6_396_938, 192, 640,
-            "Apache-2.0", ("metricanything.models.compact.depthmap", "CompactDepthMap"),
+            "compact-depthmap", "depth", "image -> metric depth", 6_396_938, "compact",
+            192, 640, "Apache-2.0", (f"{_COMPACT}.depthmap", "CompactDepthMap"),
         ),
         ModelSpec(
-            "compact-pointmap", "points", "image -> metric points and camera", 6_463_933, 192, 640,
-            "Apache-2.0", ("metricanything.models.compact.pointmap", "CompactPointMap"),
+            "compact-pointmap", "points", "image -> metric points and camera", 6_463_933, "compact",
+            192, 640, "Apache-2.0", (f"{_COMPACT}.pointmap", "CompactPointMap"),
+        ),
+        ModelSpec(
+            "depthmap", "depth", "image -> metric depth, the published student (DINOv3 ViT-H+/16)",
+            876_664_001, "depthmap", 1536, 1536,
+            "Apache-2.0 repository; the encoder stems from DINOv3 (DINOv3 License)",
+            ("metricanything.models.depthmap", "DepthMap"),
+            HubFile("yjh001/metricanything_student_depthmap", "student_depthmap.pt"),
+        ),
+        ModelSpec(
+            "pointmap", "points", "image -> metric points and camera, the published student (MoGe-2 ViT-L)",
+            326_209_221, "pointmap", 420, 1184, "Apache-2.0 repository; fine-tuned from MoGe-2 (MIT)",
+            ("metricanything.models.pointmap", "PointMap"),
+            HubFile("yjh001/metricanything_student_pointmap", "student_pointmap.pt"),
         ),
     )
 }  # fmt: skip
+
+
+#: Those small enough to build anywhere.
+COMPACT = {name: spec for name, spec in MODELS.items() if spec.family == "compact"}
 
 
 def get_spec(name: str) -> ModelSpec:
@@ -78,17 +125,15 @@ def config_dict(network: nn.Module) -> dict[str, Any]:
     return asdict(network.config)  # type: ignore[call-overload,no-any-return]
 
 
-def config_from_dict(value: dict[str, Any]) -> Any:
-    """The inverse of `config_dict`; missing fields take their defaults, unknown ones raise InputError."""
-    from metricanything.models.compact.decoder import DecoderConfig
-    from metricanything.models.compact.encoder import EncoderConfig
-    from metricanything.models.compact.teacher import DepthConfig
-
-    def tuples(fields: dict[str, Any]) -> dict[str, Any]:
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-
-    kinds = {"encoder": EncoderConfig, "decoder": DecoderConfig}
-    try:
-        return DepthConfig(**{name: kinds[name](**tuples(fields)) for name, fields in value.items()})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"model config is not of a compact model ({error})") from None
+def _read(kind: Any, value: Any) -> Any:
+    """Plain values as the annotated type says: dataclasses from dicts, tuples from lists, all else as it is."""
+    options = typing.get_args(kind)  # the members of `X | None`, the items of `tuple[X, ...]`
+    config = next((option for option in (kind, *options) if is_dataclass(option)), None)
+    if isinstance(value, list):
+        return tuple(_read(config, item) for item in value)
+    if config is None or (value is None and type(None) in options):
+        return value
+    if not isinstance(value, dict):
+        raise TypeError(f"{config.__name__} must be a dict, got {type(value).__name__}")  # type: ignore[union-attr]
+    hints = typing.get_type_hints(config)
+    return config(**{key: _read(hints.get(key), item) for key, item in value.items()})  # type: ignore[operator]

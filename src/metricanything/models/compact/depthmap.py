@@ -13,6 +13,7 @@ class CompactDepthMap(nn.Module):
     """The teacher's network without its prompt path."""
 
     prompted = False
+    Config = DepthConfig
 
     def __init__(self, config: DepthConfig) -> None:
         super().__init__()

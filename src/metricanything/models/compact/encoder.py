@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metricanything.core.errors import InputError
+from metricanything.models.images import normalise
 
 STRIDE = 32
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,6 @@ class CompactEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         w2, w4, w8, w16 = config.widths
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.stem = nn.Conv2d(3 + 2, w2, 3, stride=2, padding=1)
         n4, n8, n16 = config.blocks
         self.stage4 = nn.Sequential(Downsample(w2, w4), *[ResidualBlock(w4) for _ in range(n4)])
@@ -122,7 +117,7 @@ class CompactEncoder(nn.Module):
         b, _, h, w = image_B3HW.shape
         if h % STRIDE or w % STRIDE:
             raise ValueError(f"image sides must be multiples of {STRIDE}, got {h}x{w}")
-        x = (image_B3HW - self.mean) / self.std
+        x = normalise(image_B3HW)
         x = torch.cat([x, uv_grid(h, w, x).to(x.dtype).expand(b, -1, -1, -1)], dim=1)
         f2 = F.relu(self.stem(x))
         f4 = self.stage4(f2)

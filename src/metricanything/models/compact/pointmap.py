@@ -30,6 +30,7 @@ class CompactPointMap(nn.Module):
     """One decoder for points and mask; the metric scale comes from the pooled image tokens."""
 
     prompted = False
+    Config = DepthConfig
 
     def __init__(self, config: DepthConfig) -> None:
         super().__init__()

@@ -41,6 +41,7 @@ class CompactTeacher(nn.Module):
     """Image encoder that never sees the prompt; prompt fused in the decoder; output anchored to the prompt."""
 
     prompted = True
+    Config = DepthConfig
 
     def __init__(self, config: DepthConfig) -> None:
         super().__init__()

@@ -1,0 +1,99 @@
+"""Running the compact networks: inputs in multiples of 32 pixels, with or without a prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metricanything.core.errors import InputError
+from metricanything.core.prediction import Prediction
+from metricanything.inference.engine import Engine, Options, whole
+from metricanything.inference.inputs import Prepared
+from metricanything.inference.outputs import PointsOf, depth_of_log, find_view, points_predictions, upsample
+from metricanything.models.compact.encoder import STRIDE
+
+
+class CompactEngine(Engine):
+    """The networks of `models.compact`."""
+
+    options = ("max_side",)
+    batch_size = 8
+
+    def input_size(self, height: int, width: int, options: Options) -> tuple[int, int]:
+        """Multiples of 32, the longer side near `max_side`, by default what the model was trained for."""
+        default = self.record.get("input_side", self.spec.max_side)
+        side = int(default) if options.max_side is None else whole(options.max_side, "max_side")
+        if not STRIDE <= side <= 4096:
+            raise InputError(f"max_side must lie between {STRIDE} and 4096 pixels, got {side}")
+        return network_size(height, width, side)
+
+    @torch.inference_mode()
+    def run(self, items: Sequence[Prepared]) -> list[Prediction]:
+        """Predictions of images of one input size."""
+        height, width = items[0].size
+        tensors = [torch.from_numpy(_resize(item.image, height, width)).permute(2, 0, 1) for item in items]
+        image_B3HW = (
+            torch.stack(tensors).to(self.device, self.dtype).div(255).contiguous(memory_format=torch.channels_last)
+        )
+        if self.spec.task == "points":
+            return self._points(items, image_B3HW)
+        views = [find_view(item) for item in items]
+        focal_B = torch.tensor([view.camera.fx / view.camera.width for view in views])
+        if any(item.prompt is not None for item in items):
+            prompt_B1HW = torch.stack(
+                [_prompt_map(item, f, height, width) for item, f in zip(items, focal_B, strict=True)]
+            )
+            output = self.network(image_B3HW, prompt_B1HW.to(self.device))
+        else:
+            output = self.network(image_B3HW)
+        log_c, logit = output.log_c_B1HW.float().cpu(), output.mask_logit_B1HW.float().cpu()
+        return [
+            depth_of_log(item, view, log_c[i], logit[i], float(focal_B[i]), self.record)
+            for i, (item, view) in enumerate(zip(items, views, strict=True))
+        ]
+
+    def _points(self, items: Sequence[Prepared], image_B3HW: Tensor) -> list[Prediction]:
+        output = self.network(image_B3HW)
+        points, logit = output.points_B3HW.float().cpu(), output.mask_logit_B1HW.float().cpu()
+        maps = [
+            PointsOf(
+                item,
+                np.moveaxis(upsample(points[i], item), 0, 2),
+                upsample(logit[i], item)[0] > 0,
+                float(output.log_scale_B[i]),
+            )
+            for i, item in enumerate(items)
+        ]
+        return points_predictions(maps, self.record)
+
+
+def network_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Input size (height, width) in multiples of 32 with the longer side near `side`, closest to the image's aspect."""
+    long, short = max(height, width), min(height, width)
+    top = max(round(side / STRIDE), 1)
+    candidates = []
+    for units in range(max(top - 2, 1), top + 1):
+        other = max(round(units * short / long), 1)
+        candidates.append((abs(math.log(units / other * short / long)) + 0.01 * (top - units), units, other))
+    _, units, other = min(candidates)
+    size = (units * STRIDE, other * STRIDE)
+    return size if height >= width else (size[1], size[0])
+
+
+def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _prompt_map(item: Prepared, focal: Tensor, height: int, width: int) -> Tensor:
+    """Canonical inverse depth of the prompt (1, H, W), 0 where there is no point."""
+    if item.prompt is None:
+        return torch.zeros(1, height, width)
+    depth = torch.from_numpy(item.prompt.rasterise(height, width))[None]
+    return torch.nan_to_num(focal / depth, nan=0.0)
