@@ -46,6 +46,7 @@ def predict(
     device: str | None = None,
     dtype: str | None = None,
     tiles_per_pass: int | None = None,
+    low_memory: bool = False,
     batch_size: int | None = None,
 ) -> int:
     """Predict metric depth, points and camera of images; each image gets a folder below the output folder.
@@ -69,6 +70,7 @@ def predict(
         device: cpu, cuda, mps; by default the best at hand.
         dtype: float32, bfloat16, float16: half precision takes half the memory; float32 by default.
         tiles_per_pass: How many of its 35 tiles the full-size depth map looks at together; fewer need less memory.
+        low_memory: Leave the weights in their .safetensors file and read every layer's when it runs (CPU).
         batch_size: Images that go through the network together; by default what suits the model.
     """
     from rich.markup import escape
@@ -96,7 +98,7 @@ def predict(
     from metricanything.inference.predictor import load
 
     name = model or ("compact-teacher" if prompt else "compact-depthmap")
-    network = load(name, device=device, dtype=dtype, tiles_per_pass=tiles_per_pass)
+    network = load(name, device=device, dtype=dtype, tiles_per_pass=tiles_per_pass, low_memory=low_memory)
     options = network.engine.check(Options(max_side, num_tokens, resolution_level))
     batch_size = batch_size or network.engine.batch_size
     failed = 0

@@ -65,7 +65,8 @@ def recover_shift(
     """z-shifts (B,) of affine points seen by known cameras of any model.
 
     `plane` holds x / z and y / z of the rays. Minimises the residuals xy / (z + shift) - plane from shift 0. With fewer
-    than two usable points, or such as have no best shift, the answer is 0. Points and plane coordinates that are not finite are left out.
+    than two usable points, or such as have no best shift, the answer is 0. Points and plane coordinates that are not
+    finite are left out.
     """
     problem = _Problem.of(points_BN3, plane_BN2, mask_BN)
     shift = _minimise(problem, free_focal=False, ftol=ftol)

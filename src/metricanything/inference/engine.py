@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from metricanything.core.errors import InputError
 from metricanything.core.prediction import Prediction
 from metricanything.inference.inputs import Prepared
+from metricanything.models.mapped import leaves
 from metricanything.models.registry import ModelSpec
 
 
@@ -85,10 +86,9 @@ def widen_for_computing(network: nn.Module) -> None:
     def narrow(module: nn.Module, *_: Any) -> None:
         module._parameters.update(module.__dict__.pop("_narrow"))
 
-    for module in network.modules():
-        if any(value is not None for value in module._parameters.values()) and not list(module.children()):
-            module.register_forward_pre_hook(widen)
-            module.register_forward_hook(narrow, always_call=True)
+    for module in leaves(network):
+        module.register_forward_pre_hook(widen)
+        module.register_forward_hook(narrow, always_call=True)
 
 
 def whole(value: Any, what: str) -> int:

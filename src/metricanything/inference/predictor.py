@@ -37,6 +37,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     tiles_per_pass: int | None = None,
+    low_memory: bool = False,
 ) -> Model:
     """A model by registered name, by the path of a checkpoint (.safetensors, .pt), or by its Hugging Face Hub id.
 
@@ -44,13 +45,19 @@ def load(
     say what the shapes of a published layout cannot tell ({"num_heads": 4, "hook_block_ids": [1, 2, 4, 5]}).
     device: the best at hand when None. dtype: of the weights, float32 when None; on a CPU the arithmetic stays float32.
     tiles_per_pass: how many of its 35 tiles the full-size depth map looks at together; fewer need less memory (5 on a
-    CPU by default, all on a GPU). Raises InputError for an unknown name, a missing or bad file, a config that does not
-    fit.
+    CPU by default, all on a GPU).
+    low_memory: on a CPU, leave the weights in their .safetensors file and read every layer's when it runs: about the
+    memory of the activations alone, at the price of reading the file for every image.
+    Raises InputError for an unknown name, a missing or bad file, a config or an option that does not fit.
     """
     path = find_checkpoint(name)
-    network, spec, description = load_model(path, config)
+    if low_memory and not (dtype in (None, "float32", torch.float32) and torch.device(device or "cpu").type == "cpu"):
+        raise InputError("low_memory is for float32 on the CPU; leave out the device and dtype, or low_memory")
+    network, spec, description = load_model(path, config, low_memory=low_memory)
     record = {"model": spec.name, "weights": path.name, **description["record"]}
-    return Model(network, spec, record, device=device, dtype=dtype, tiles_per_pass=tiles_per_pass)
+    return Model(
+        network, spec, record, device="cpu" if low_memory else device, dtype=dtype, tiles_per_pass=tiles_per_pass
+    )
 
 
 def find_checkpoint(name: str | Path) -> Path:

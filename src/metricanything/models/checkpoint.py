@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from metricanything import __version__
 from metricanything.core.errors import InputError
 from metricanything.core.files import write_bytes
 from metricanything.models.layouts import State, describe_mismatch, identify
+from metricanything.models.mapped import MappedWeights
 from metricanything.models.registry import ModelSpec, config_dict, get_spec
 
 METADATA_KEY = "metricanything"
@@ -32,10 +34,13 @@ def save_model(path: str | Path, network: nn.Module, name: str, record: dict[str
     write_bytes(path, save(tensors, metadata={METADATA_KEY: json.dumps(description)}))
 
 
-def load_model(path: str | Path, config: dict[str, Any] | None = None) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
+def load_model(
+    path: str | Path, config: dict[str, Any] | None = None, *, low_memory: bool = False
+) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
     """The network in evaluation mode, its registry entry and its description (model, config, record).
 
-    Weights stay in the file, mapped into memory, until something changes them. `config` replaces values of the stored
+    low_memory: the weights of a .safetensors file stay in it, and every layer drops its own when it has run
+    (`mapped`); such a network is for inference alone. `config` replaces values of the stored
     configuration, nested as there, or says what the shapes of another layout cannot tell (`layouts.identify`). Nothing
     in a file is executed. Raises InputError for a missing or damaged file, and for weights that do not fit, naming the
     first keys.
@@ -45,9 +50,9 @@ def load_model(path: str | Path, config: dict[str, Any] | None = None) -> tuple[
         raise InputError(f"{path}: no such checkpoint; give a {SUFFIXES[0]} or {SUFFIXES[1]} file or a model name")
     try:
         config = None if config is None else _dict(config)
-        state, stored, description = _read(path)
-        if description is None:
-            name, sizes = identify(state, stored, config or {})
+        content = _read(path, low_memory)
+        if (description := content.description) is None:
+            name, sizes = identify(content.state, content.model_config, config or {})
             network = _skeleton(get_spec(name), sizes)
             description = {"model": name, "config": config_dict(network), "record": {}}
         else:
@@ -55,9 +60,11 @@ def load_model(path: str | Path, config: dict[str, Any] | None = None) -> tuple[
             spec = get_spec(description["model"])
             network = _skeleton(spec, spec.read_config(description["config"]))
         remedy = _FETCH_AGAIN if config is None else "leave out or correct the given config"
-        _fill(network, description["model"], state, remedy)
+        _fill(network, description["model"], content, remedy)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    if content.mapped is not None:
+        content.mapped.drop_after_use(network)
     return network.eval(), get_spec(description["model"]), description
 
 
@@ -72,15 +79,23 @@ def _skeleton(spec: ModelSpec, config: Any) -> nn.Module:
             raise InputError(f"its configuration makes no {spec.name} ({_line(error)})") from None
 
 
-def _fill(network: nn.Module, name: str, state: State, remedy: str) -> None:
+def _fill(network: nn.Module, name: str, content: _Content, remedy: str) -> None:
     """Give the network the checkpoint's tensors, all of them and no others."""
-    expected = network.state_dict()
-    if (problem := describe_mismatch(expected, state)) is not None:
+    if (problem := describe_mismatch(network.state_dict(), content.state)) is not None:
         raise InputError(f"its weights do not fit {name}: {problem}; {remedy}")
-    damaged = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    damaged = [key for key, value in content.state.items() if not _finite(value, content.mapped)]
     if damaged:
         raise InputError(f"{len(damaged)} tensors hold numbers that are not finite, the first {damaged[0]}; {remedy}")
-    network.load_state_dict(dict(state), strict=True, assign=True)
+    network.load_state_dict(dict(content.state), strict=True, assign=True)
+
+
+def _finite(value: Tensor, mapped: MappedWeights | None) -> bool:
+    """Whether all numbers are finite, looked at in parts: a bool for each of a gigabyte of them is memory too."""
+    parts = value.flatten().split(2**22) if value.is_floating_point() else ()
+    finite = all(bool(part.isfinite().all()) for part in parts)
+    if mapped is not None:
+        mapped.drop(value)
+    return finite
 
 
 def _merged(stored: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
@@ -104,22 +119,36 @@ def _dict(value: Any) -> dict[str, Any]:
 # ---------------------------------------------------------------- files
 
 
-def _read(path: Path) -> tuple[State, dict[str, Any] | None, dict[str, Any] | None]:
-    """Tensors by name, the `model_config` beside them, and our own description; None where there is none."""
+@dataclass(frozen=True)
+class _Content:
+    """What a file holds: tensors by name, the `model_config` beside them, our own description; None where absent."""
+
+    state: State
+    model_config: dict[str, Any] | None = None
+    description: dict[str, Any] | None = None
+    mapped: MappedWeights | None = None
+
+
+def _read(path: Path, low_memory: bool) -> _Content:
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    state, stored = _read_torch(path)
-    return state, stored, None
+        return _read_safetensors(path, low_memory)
+    if low_memory:
+        raise InputError(
+            "only .safetensors files can be run with low_memory; rewrite it with `metricanything models convert`"
+        )
+    return _read_torch(path)
 
 
-def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None, dict[str, Any] | None]:
-    from safetensors import SafetensorError
+def _read_safetensors(path: Path, low_memory: bool) -> _Content:
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     metadata = _metadata(path)
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        with safe_open(path, framework="pt"):  # checks that the header fits the file
+            mapped = MappedWeights.open(path) if low_memory else None
+        state = load_file(path) if mapped is None else mapped.tensors
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"damaged ({_line(error)}); {_FETCH_AGAIN}") from None
     try:
         description = json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
@@ -131,7 +160,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None, dict[st
         isinstance(description, dict) and all(isinstance(description.get(key), kind) for key, kind in kinds.items())
     ):
         raise InputError("does not say which model it is for; write it again with this version")
-    return state, stored if isinstance(stored, dict) else None, description
+    return _Content(state, stored if isinstance(stored, dict) else None, description, mapped)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
@@ -147,14 +176,14 @@ def _metadata(path: Path) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _read_torch(path: Path) -> tuple[State, dict[str, Any] | None]:
+def _read_torch(path: Path) -> _Content:
     """A PyTorch checkpoint's tensors and `model_config`; only tensors and plain values are unpickled."""
     from pickle import UnpicklingError
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except UnpicklingError as error:
-        if "weights only" in str(error).lower():
+        if "GLOBAL" in str(error):  # a class or function that the pickle asks for
             raise InputError(
                 "holds Python objects besides tensors, which are never executed here; save its state dict alone"
             ) from None
@@ -167,7 +196,7 @@ def _read_torch(path: Path) -> tuple[State, dict[str, Any] | None]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError("holds no state dict: give a file of tensors by name, bare or under 'model' or 'state_dict'")
-    return content, stored if isinstance(stored, dict) else None
+    return _Content(content, stored if isinstance(stored, dict) else None)
 
 
 def _line(error: Exception) -> str:

@@ -8,6 +8,7 @@ Shapes: B batch, C channels, h w the token grid, times 2^level.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -143,11 +144,13 @@ class ConvStack(nn.Module):
         assert x is not None
         return x, outputs
 
-    @property
-    def reach(self) -> int | None:
-        """Rows of the level before the last that a pixel of the last level depends on, to either side; None for all."""
-        config = self.config
-        blocks = config.num_res_blocks[len(config.dim_res_blocks) - 1]
-        if blocks and (config.res_block_in_norm, config.res_block_hidden_norm) != ("none", "none"):
-            return None
-        return 2 + (1 + 2 * blocks) // 2
+    def reach(self, first: int) -> float:
+        """Rows of level `first` - 1 that a pixel of the last level depends on, to either side; inf for all of them."""
+        config, rows = self.config, 0.0
+        for i in range(first, len(config.dim_res_blocks)):
+            blocks = config.num_res_blocks[i]
+            if blocks and (config.res_block_in_norm, config.res_block_hidden_norm) != ("none", "none"):
+                return math.inf
+            # Doubling looks one row of the level before to the side, every convolution one of its own.
+            rows += 0.5 ** (i - first) + (1 + 2 * blocks) * 0.5 ** (i - first + 1)
+        return rows

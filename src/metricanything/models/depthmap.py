@@ -217,7 +217,9 @@ class Decoder(nn.Module):
             self.convs[0] = nn.Identity()
         last = len(inputs) - 1
         self.fusions = nn.ModuleList(
-            Fusion(width, skip=i != last, deconv=i in config.deconvs) for i in range(len(inputs))
+            # Depth Pro has weights for a skip input of the coarsest level too, which it never gets.
+            Fusion(width, skip=i != last or config.image_encoder is not None, deconv=i in config.deconvs)
+            for i in range(len(inputs))
         )
 
     def fusion(self, i: int) -> Fusion:

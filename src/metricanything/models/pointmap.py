@@ -22,7 +22,8 @@ from metricanything.models.images import IMAGENET_MEAN, IMAGENET_STD
 from metricanything.models.strips import run_in_strips
 from metricanything.models.vit import ViT, ViTConfig
 
-_STREAMED_ROWS = 64  # of the level before the last
+_FINEST = 2  # levels that are computed in strips
+_STREAMED_ROWS = 32  # of the level before them
 Remap = Literal["linear", "sinh", "exp", "sinh_exp"]
 
 
@@ -162,37 +163,35 @@ class PointMap(nn.Module):
         return RawPointMap(maps["points_head"], maps.get("mask_head"), maps.get("normal_head"), scale)
 
     def _heads(self, features_BChw: Tensor, aspect_B: Tensor, streamed: bool) -> dict[str, Tensor]:
-        """The last level of every head, float32."""
-        heads, last = self.heads, len(self.config.neck.dim_res_blocks) - 1
+        """The last level of every head, float32: coarse levels whole, the finest, by far the widest, in strips."""
+        heads, levels = list(self.heads.values()), len(self.config.neck.dim_res_blocks)
+        split = max(levels - _FINEST, 1)
         h, w = features_BChw.shape[-2:]
-        uv = [view_plane_grid(h << i, w << i, aspect_B).to(features_BChw.dtype) for i in range(last + 1)]
-        neck, outputs = self.neck.levels([torch.cat([features_BChw, uv[0]], dim=1), *uv[1:]], last)
+        uv = [view_plane_grid(h << i, w << i, aspect_B).to(features_BChw.dtype) for i in range(levels)]
+        neck, outputs = self.neck.levels([torch.cat([features_BChw, uv[0]], dim=1), *uv[1:]], split)
         del features_BChw
-        coarse = [head.levels(outputs, last)[0] for head in heads.values()]
+        coarse = [head.levels(outputs, split)[0] for head in heads]
         outputs.clear()
 
-        def finest(neck: Tensor, plane: Tensor, *coarse: Tensor) -> Tensor:
-            shared = self.neck.output_blocks[last](self.neck.level(last, neck, plane))
-            return torch.cat(
-                [
-                    head.output_blocks[last](head.level(last, x, shared)).float()
-                    for head, x in zip(heads.values(), coarse, strict=True)
-                ],
-                dim=1,
-            )
+        def finest(neck: Tensor, *others: Tensor) -> Tensor:
+            planes, coarse = others[: levels - split], list(others[levels - split :])
+            for i, plane in enumerate(planes, split):
+                neck = self.neck.level(i, neck, plane)
+                shared = self.neck.output_blocks[i](neck)
+                coarse = [head.level(i, x, shared) for head, x in zip(heads, coarse, strict=True)]
+            last = [head.output_blocks[levels - 1](x) for head, x in zip(heads, coarse, strict=True)]
+            return torch.cat([x.float() for x in last], dim=1)
 
-        reaches = [stack.reach for stack in (self.neck, *heads.values())]
-        local = [reach for reach in reaches if reach is not None]
-        rows = _STREAMED_ROWS if streamed and len(local) == len(reaches) else None
+        reach = self.neck.reach(split) + max(head.reach(split) for head in heads)
         maps = run_in_strips(
             finest,
-            [neck, uv[last], *coarse],
+            [neck, *uv[split:], *coarse],
             units=neck.shape[-2],
-            rows=rows,
-            halo=sum(local[:1]) + max(local[1:], default=0),
+            rows=_STREAMED_ROWS if streamed and math.isfinite(reach) else None,
+            halo=math.ceil(reach) if math.isfinite(reach) else 0,
         )
-        widths = [head.config.dim_out[last] or head.config.dim_res_blocks[last] for head in heads.values()]
-        return dict(zip(heads, maps.split(widths, dim=1), strict=True))
+        widths = [head.config.dim_out[-1] or head.config.dim_res_blocks[-1] for head in heads]
+        return dict(zip(self.heads, maps.split(widths, dim=1), strict=True))
 
     def remap(self, raw_B3HW: Tensor) -> Tensor:
         """Affine points (B, 3, H, W) of the raw output, after it was resized to the image."""
