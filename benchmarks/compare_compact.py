@@ -26,7 +26,7 @@ from metricanything.data.shards import Shards
 from metricanything.evaluation.metrics import abs_rel
 from metricanything.inference.baselines import BASELINES
 from metricanything.inference.predictor import Model
-from metricanything.models import fusion
+from metricanything.models.compact import fusion
 from metricanything.models.compact.encoder import TransformerBlock, uv_grid
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.registry import MODELS
