@@ -45,7 +45,7 @@ class PromptMixture:
         """
         batch, device = len(depth_BHW), depth_BHW.device
         of_choice, of_patterns, of_noise = split(generator, 3)
-        weights = torch.tensor([weight for weight, _ in self.patterns])
+        weights = torch.tensor([weight for weight, _ in self.patterns], dtype=torch.float64)
         chosen = torch.multinomial(weights, batch, replacement=True, generator=of_choice)
         dropped = (torch.rand(batch, generator=of_choice) < self.dropout).to(device) & metric_B.to(device)
         prompt_BHW = torch.full_like(depth_BHW, math.nan)

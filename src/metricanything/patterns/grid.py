@@ -52,26 +52,33 @@ class Downscale:
         _, h, w = depth_BHW.shape
         small = max(h // self.factor, 1), max(w // self.factor, 1)
         rows, columns = ((torch.arange(n) * (full / n)).long() for n, full in zip(small, (h, w), strict=True))
-        index = (rows[:, None] * w + columns).flatten().to(depth_BHW.device)
+        index_hw = (rows[:, None] * w + columns).to(depth_BHW.device)
         prompt_BHW = torch.full_like(depth_BHW, math.nan)
         for depth_HW, prompt_HW in zip(depth_BHW, prompt_BHW, strict=True):
-            if not bool(known(depth_HW).any()):
+            used_hw = known(depth_HW.flatten()[index_hw])
+            if not bool(used_hw.any()):
                 continue
-            filled = fill_holes(depth_HW, _corners(h, w, *small).to(depth_HW.device), self.neighbours)
-            low = F.interpolate(filled[None, None], size=small, mode="bilinear", align_corners=True).flatten()
-            prompt_HW.view(-1)[index] = torch.where(known(depth_HW.flatten()[index]), low, math.nan)
+            filled = fill_holes(depth_HW, _looked_at(used_hw, h, w), self.neighbours)
+            low_hw = F.interpolate(filled[None, None], size=small, mode="bilinear", align_corners=True)[0, 0]
+            prompt_HW.view(-1)[index_hw] = torch.where(used_hw, low_hw, math.nan)
         return prompt_BHW
 
 
-def _corners(h: int, w: int, small_h: int, small_w: int) -> Tensor:
-    """bool (h, w): the pixels that bilinear shrinking looks at, with one more on each side against rounding."""
+def _looked_at(used_hw: Tensor, h: int, w: int) -> Tensor:
+    """bool (h, w): pixels that bilinear shrinking reads for the used values, and one more each way against rounding.
 
-    def touched(full: int, small: int) -> Tensor:
+    The rest of a sparse map is never filled, which would take far longer.
+    """
+
+    def near(full: int, small: int) -> Tensor:
         centre = torch.linspace(0, full - 1, small, dtype=torch.float64).floor().long()
-        near = (centre[:, None] + torch.arange(-1, 3)).clamp(0, full - 1)
-        return torch.zeros(full, dtype=torch.bool).index_fill(0, near.flatten(), True)
+        return (centre[:, None] + torch.arange(-1, 3)).clamp(0, full - 1).to(used_hw.device)
 
-    return touched(h, small_h)[:, None] & touched(w, small_w)
+    row, column = used_hw.nonzero(as_tuple=True)
+    rows_P4, columns_P4 = near(h, used_hw.shape[0])[row], near(w, used_hw.shape[1])[column]
+    wanted_HW = torch.zeros(h, w, dtype=torch.bool, device=used_hw.device)
+    wanted_HW[rows_P4[:, :, None], columns_P4[:, None, :]] = True
+    return wanted_HW
 
 
 def fill_holes(depth_HW: Tensor, wanted_HW: Tensor, neighbours: int) -> Tensor:
