@@ -6,7 +6,8 @@
 Both draw POINTS points per image from the same maps: fully known, half known at random, and 4 % known like a LiDAR's.
 A prompt is a map of its own, and the first writing to fresh memory costs the system's page faults, whatever is drawn.
 "Fresh" keeps every result, so that none reuses the memory of another; beside it the time of filling such a map with
-NaN and nothing else. With --all, also every named pattern on the fully known map. Medians, milliseconds per image.
+NaN and nothing else. With --all, also every named pattern on the fully known map. Medians, milliseconds per image: of
+this process's own CPU time on a CPU, which other load hardly touches, of wall time on a GPU.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ def straightforward(depth_BHW: Tensor, points: int, generator: torch.Generator) 
 def median(call: Callable[[], Tensor], repeats: int, device: str, *, fresh: bool = False) -> float:
     """Milliseconds per image after three calls to warm up; `fresh` keeps all results until the end."""
     times, kept = [], []
+    clock = time.process_time if device == "cpu" else time.perf_counter
     for _ in range(repeats + 3):
-        started = time.perf_counter()
+        started = clock()
         result = call()
         if device != "cpu":
             torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - started) / len(result))
+        times.append(1000 * (clock() - started) / len(result))
         kept.append(result if fresh else None)
         del result
     return float(np.median(times[3:]))

@@ -192,6 +192,8 @@ def test_draw_prompt_says_when_nothing_was_hit() -> None:
         draw_prompt(np.ones((30, 40), dtype=np.float32), "lidar-2", seed=0)
     with pytest.raises(InputError, match="'uniform-5' hits no known pixel"):
         draw_prompt(np.full((4, 4), np.nan, dtype=np.float32), "uniform-5", seed=0)
+    with pytest.raises(InputError, match="'none' has no points; predict with prompt=None"):
+        draw_prompt(np.ones((4, 4), dtype=np.float32), "none", seed=0)
 
 
 def test_keypoints_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:

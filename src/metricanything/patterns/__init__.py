@@ -40,6 +40,8 @@ def draw_prompt(
     depth_BHW = torch.from_numpy(np.ascontiguousarray(depth, dtype=np.float32))[None]
     image_B3HW = None if image is None else torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     prompt = get_pattern(pattern).draw(depth_BHW, generator, image_B3HW)[0].numpy()
+    if pattern == "none":
+        raise InputError("prompt pattern 'none' has no points; predict with prompt=None instead")
     if np.isnan(prompt).all():
         size = f"{depth.shape[1]}x{depth.shape[0]}"
         raise InputError(f"prompt pattern {pattern!r} hits no known pixel of the {size} depth map; use a denser one")
