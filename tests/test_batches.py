@@ -22,6 +22,7 @@ from metricanything.data.batches import Batch, Mixture, canonical
 from metricanything.data.prompts import PromptMixture
 from metricanything.data.shards import Shards
 from metricanything.patterns.grid import Grid
+from metricanything.patterns.noise import RangeNoise
 from metricanything.patterns.uniform import Uniform
 
 MakeFrame = Callable[..., Frame]
@@ -263,7 +264,7 @@ def test_canonical_inverse_depth() -> None:
 def test_prompts_are_dropped_for_metric_samples_only() -> None:
     prompts = PromptMixture(((1.0, Uniform(points=(5, 5))),), dropout=0.3)
     depth, metric = torch.ones(400, 12, 12), torch.arange(400) % 2 == 0
-    prompted = prompts.draw(depth, metric, torch.Generator().manual_seed(0)).flatten(1).any(dim=1)
+    prompted = torch.isfinite(prompts.draw(depth, metric, torch.Generator().manual_seed(0))).flatten(1).any(dim=1)
     assert prompted[~metric].all()
     assert float(prompted[metric].float().mean()) == pytest.approx(0.7, abs=0.1)
 
@@ -271,17 +272,39 @@ def test_prompts_are_dropped_for_metric_samples_only() -> None:
 def test_prompt_mixture_respects_weights_and_seed() -> None:
     prompts = PromptMixture(((3.0, Uniform(points=(7, 7), max_fraction=1.0)), (1.0, Grid(factors=(2, 2)))), dropout=0.0)
     depth, metric = torch.ones(300, 8, 8), torch.ones(300, dtype=torch.bool)
-    mask = prompts.draw(depth, metric, torch.Generator().manual_seed(0))
-    counts = Counter(mask.flatten(1).sum(dim=1).tolist())
+    drawn = prompts.draw(depth, metric, torch.Generator().manual_seed(0)).nan_to_num()
+    counts = Counter(drawn.flatten(1).sum(dim=1).tolist())
     assert set(counts) == {7, 16}
     assert counts[7] / 300 == pytest.approx(0.75, abs=0.08)
-    assert torch.equal(mask, prompts.draw(depth, metric, torch.Generator().manual_seed(0)))
-    assert not torch.equal(mask, prompts.draw(depth, metric, torch.Generator().manual_seed(1)))
+    assert torch.equal(drawn, prompts.draw(depth, metric, torch.Generator().manual_seed(0)).nan_to_num())
+    assert not torch.equal(drawn, prompts.draw(depth, metric, torch.Generator().manual_seed(1)).nan_to_num())
+
+
+def test_prompt_mixture_by_name_with_noise() -> None:
+    """The noise falls on its share of the samples, whatever their pattern; the default is the paper's masking."""
+    assert PromptMixture() == PromptMixture.of({"uniform": 1.0})
+    prompts = PromptMixture.of({"uniform-7": 3, "grid-2": 1}, dropout=0.0, noise=((0.4, RangeNoise((0.1, 0.1))),))
+    depth, metric = torch.ones(300, 8, 8), torch.ones(300, dtype=torch.bool)
+    drawn = prompts.draw(depth, metric, torch.Generator().manual_seed(0))
+    points = torch.isfinite(drawn)
+    assert Counter(points.flatten(1).sum(dim=1).tolist()).keys() == {7, 16}
+    clean = ((drawn == 1) | ~points).flatten(1).all(dim=1)
+    assert float(clean.float().mean()) == pytest.approx(0.6, abs=0.08)
+    with pytest.raises(InputError, match="'unifrom' is unknown"):
+        PromptMixture.of({"unifrom": 1.0})
+
+
+def test_prompt_mixture_reads_nothing_back_from_the_device() -> None:
+    """Tensors on the meta device hold no data: whatever would wait for a value on the device fails on them."""
+    depth, metric = torch.empty(6, 40, 50, device="meta"), torch.empty(6, dtype=torch.bool, device="meta")
+    prompts = PromptMixture.of({"uniform": 1, "uniform-50": 1})
+    assert prompts.draw(depth, metric, torch.Generator().manual_seed(0)).shape == depth.shape
 
 
 def test_prompt_lies_on_known_depth(shards: Shards, tmp_path: Path) -> None:
     batch = mixture(shards).batch(0)
     prompts = PromptMixture(((1.0, Uniform(points=(50, 50))), (1.0, Grid())), dropout=0.0)
-    mask = prompts.draw(batch.depth_BHW, batch.metric_B, torch.Generator().manual_seed(0))
-    assert mask.any()
-    assert torch.isfinite(batch.depth_BHW[mask]).all()
+    prompt = prompts.draw(batch.depth_BHW, batch.metric_B, torch.Generator().manual_seed(0))
+    points = torch.isfinite(prompt)
+    assert points.any()
+    assert torch.equal(prompt[points], batch.depth_BHW[points])

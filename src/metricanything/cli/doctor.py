@@ -23,7 +23,10 @@ _REQUIRED = (
     "plyfile",
     "trimesh",
 )
-_OPTIONAL = {"pycolmap": "COLMAP models: pip install 'metricanything[colmap]'"}
+_OPTIONAL = {
+    "pycolmap": "COLMAP models: pip install 'metricanything[colmap]'",
+    "cv2": "keypoint prompts: pip install 'metricanything[keypoints]'",
+}
 _DISK_GB = 2.0
 
 

@@ -1,15 +1,12 @@
 """How prompts are drawn from dense depth; one seeded library for training and evaluation.
 
-A pattern is a frozen dataclass with `draw(depth_BHW, generator) -> mask_BHW`: which of the known pixels become prompt
-points. Names for the command line are `family` or `family-number`: `uniform`, `uniform-500`, `lidar-8`, `grid-16`.
+A pattern is a frozen dataclass with `draw(depth_BHW, generator, image_B3HW) -> prompt_BHW`: depth maps in, prompt depth
+out, NaN where there is no point (`drawing.Pattern`). Names for the command line are in `registry`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,74 +14,35 @@ from metricanything.core.errors import InputError
 from metricanything.core.prompt import SparsePrompt
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
-    Drawn = torch.Tensor
-
-
-class Pattern(Protocol):
-    """Chooses prompt pixels."""
-
-    def draw(self, depth_BHW: Drawn, generator: torch.Generator) -> Drawn:
-        """bool (B, H, W): prompt pixels, all with finite positive `depth_BHW` (metres; NaN and inf are unknown)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Family:
-    """A registered family of patterns."""
-
-    name: str
-    description: str
-    make: Callable[[int | None], Pattern]
-    example: str
-
-
-def _uniform(number: int | None) -> Pattern:
-    from metricanything.patterns.uniform import Uniform
-
-    return Uniform() if number is None else Uniform(points=(number, number), max_fraction=1.0)
-
-
-def _lidar(number: int | None) -> Pattern:
-    from metricanything.patterns.lidar import LidarLines
-
-    return LidarLines() if number is None else LidarLines(lines=(number, number))
-
-
-def _grid(number: int | None) -> Pattern:
-    from metricanything.patterns.grid import Grid
-
-    return Grid() if number is None else Grid(factors=(number, number))
-
-
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        Family("uniform", "N known pixels drawn uniformly (the paper's random masking)", _uniform, "uniform-500"),
-        Family("lidar", "scan lines of a virtual N-line LiDAR", _lidar, "lidar-8"),
-        Family("grid", "one pixel per N x N block: a low-resolution sensor", _grid, "grid-8"),
-    )
-}
+    from metricanything.patterns.drawing import Pattern
 
 
 def get_pattern(name: str) -> Pattern:
-    """The pattern called `family` or `family-number`; raises InputError with the known families."""
-    match = re.fullmatch(r"([a-z_]+)(?:-([1-9][0-9]{0,8}))?", name)
-    if match is None or match[1] not in FAMILIES:
-        known = ", ".join(f.example for f in FAMILIES.values())
-        raise InputError(f"prompt pattern {name!r} is unknown; use for example {known}")
-    return FAMILIES[match[1]].make(int(match[2]) if match[2] else None)
+    """The pattern of this name, such as `uniform-500` or `lidar-8+outliers-5`; InputError with the known ones."""
+    from metricanything.patterns import registry
+
+    return registry.parse(name)
 
 
-def draw_prompt(depth: NDArray[np.float32], pattern: str, seed: int) -> SparsePrompt:
-    """A `SparsePrompt` drawn from one depth map (H, W) in metres; raises InputError when no pixel was hit."""
+def draw_prompt(
+    depth: NDArray[np.float32], pattern: str, seed: int, image: NDArray[np.uint8] | None = None
+) -> SparsePrompt:
+    """A `SparsePrompt` drawn from one depth map (H, W) in metres.
+
+    `image` uint8 (H, W, 3) is needed by keypoints alone. Raises InputError when there is no point: where the pattern
+    hits no known pixel, and always for `none`.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    mask = get_pattern(pattern).draw(torch.from_numpy(np.ascontiguousarray(depth))[None], generator)[0].numpy()
-    if not mask.any():
+    depth_BHW = torch.from_numpy(np.ascontiguousarray(depth, dtype=np.float32))[None]
+    image_B3HW = None if image is None else torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    prompt = get_pattern(pattern).draw(depth_BHW, generator, image_B3HW)[0].numpy()
+    if pattern == "none":
+        raise InputError("prompt pattern 'none' has no points; predict with prompt=None instead")
+    if np.isnan(prompt).all():
         size = f"{depth.shape[1]}x{depth.shape[0]}"
         raise InputError(f"prompt pattern {pattern!r} hits no known pixel of the {size} depth map; use a denser one")
-    return SparsePrompt.from_depth(np.where(mask, depth, np.float32(np.nan)), unit="m")
+    return SparsePrompt.from_depth(prompt, unit="m")

@@ -41,7 +41,6 @@ def depth_terms(output: DepthOutput, batch: Batch, supervised_B: Tensor) -> dict
 
 def teacher_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
     """Prompt pixels are supervised like all others; labels known only up to scale are used with a prompt alone."""
-    mask = COMPACT_PROMPTS.draw(batch.depth_BHW, batch.metric_B, generator)
-    prompt = torch.where(mask[:, None], canonical(batch.depth_BHW, batch.focal_B), 0.0)
-    output = network(batch.image_B3HW, prompt)
-    return depth_terms(output, batch, supervised_B=batch.metric_B | mask.flatten(1).any(dim=1))
+    prompt_BHW = COMPACT_PROMPTS.draw(batch.depth_BHW, batch.metric_B, generator, batch.image_B3HW)
+    output = network(batch.image_B3HW, canonical(prompt_BHW, batch.focal_B))
+    return depth_terms(output, batch, supervised_B=batch.metric_B | torch.isfinite(prompt_BHW).flatten(1).any(dim=1))
