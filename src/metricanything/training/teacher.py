@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from metricanything.data.batches import Batch, canonical
 from metricanything.data.prompts import PromptMixture
-from metricanything.losses.depth import gradient_l1, mask_bce, trimmed_l1
+from metricanything.losses.depth import mask_bce, trimmed_l1
+from metricanything.losses.gradients import gradient_l1
 from metricanything.models.compact.teacher import DepthOutput
 from metricanything.patterns.grid import Grid
 from metricanything.patterns.lidar import LidarLines
