@@ -58,7 +58,7 @@ def depth_losses(
     edges to trust. metric_B: bool (B,), scale `metric`. Others enter after `standardise`; in log C that leaves out the
     division, because a change of unit is a shift there (so `affine` labels need C itself).
 
-    The combination is that of Depth Pro (arXiv 2410.02073, section 3.2). Raises ValueError when a weighted term lacks
+    The combination is that of Depth Pro (arXiv 2410.02073). Raises ValueError when a weighted term lacks
     its input.
     """
     if (weights.confidence and log_confidence is None) or (weights.normals and plane_BHW2 is None):

@@ -13,7 +13,7 @@ def confidence_l1(
 ) -> Tensor:
     """Mean over supervised pixels of c |p - t| - strength log c, with the confidence c = exp(`log_confidence`) > 0.
 
-    The term of DrivingDepth (arXiv 2606.31488) and DUSt3R (arXiv 2312.14132, equation 4). For a given error it is least
+    The term of DrivingDepth (arXiv 2606.31488) and DUSt3R (arXiv 2312.14132). For a given error it is least
     at c = strength / |p - t|; with strength 1 it is the negative logarithm of a Laplace density of scale 1 / c, without
     its constant log 2. It can be negative. Shapes, masks and result are those of `losses.depth`.
     """

@@ -36,7 +36,7 @@ def image_mean(value_B: Tensor, mask_B1HW: Tensor) -> Tensor:
 def trimmed_l1(prediction: Tensor, target: Tensor, mask: Tensor, keep_B: Tensor) -> Tensor:
     """Mean absolute error (1 / n) sum |p - t| over the n = ceil(keep N) of N supervised pixels with the smallest error.
 
-    The device against noisy labels of Depth Pro (arXiv 2410.02073, section 3.2: the worst 20 % of every real image are
+    The device against noisy labels of Depth Pro (arXiv 2410.02073: the worst 20 % of every real image are
     dropped) and MetricAnything (as reported in DrivingDepth, arXiv 2606.31488, equation 9). `keep_B` (B,) lies in
     (0, 1]: 0.8 for reconstructed and captured labels; 1, the plain mean absolute error, for rendered ones.
     """
@@ -51,7 +51,7 @@ def trimmed_l1(prediction: Tensor, target: Tensor, mask: Tensor, keep_B: Tensor)
 def standardise(value: Tensor, mask: Tensor, *, divide: bool = True) -> tuple[Tensor, Tensor]:
     """(v - m) / s with the median m and the mean absolute deviation s = mean |v - m| of each image's masked pixels.
 
-    Depth Pro, section 3.2, after MiDaS (arXiv 1907.01341, equation 5). Any a v + b with a > 0 gives the same.
+    Depth Pro, after MiDaS (arXiv 1907.01341). Any a v + b with a > 0 gives the same.
     `divide=False` leaves out s and so removes b alone, which in log C is a change of unit. Also returned is a bool
     (B,), False for images that cannot be standardised because they are empty or, up to rounding, constant; their
     values, and those outside the mask, are 0 without gradient.
@@ -75,7 +75,7 @@ def standardise(value: Tensor, mask: Tensor, *, divide: bool = True) -> tuple[Te
 def ssi_l1(prediction: Tensor, target: Tensor, mask: Tensor, keep_B: Tensor) -> Tensor:
     """`trimmed_l1` of prediction and target after each was standardised: blind to scale > 0 and shift of either.
 
-    SSI-MAE of Depth Pro, section 3.2, for labels known up to scale, or up to scale and shift of the inverse depth.
+    SSI-MAE of Depth Pro, for labels known up to scale, or up to scale and shift of the inverse depth.
     Zero, without gradient, for images whose prediction or target is constant.
     """
     prediction, usable_p = standardise(prediction, mask)

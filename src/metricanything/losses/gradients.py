@@ -39,9 +39,9 @@ def derivative_loss(
 ) -> Tensor:
     """(1 / M) sum_j (1 / N_j) sum_i |grad p_i^j - grad t_i^j|^power over M = `scales`, each half the last.
 
-    Depth Pro (arXiv 2410.02073, equation 2). |.|^power of a two-component gradient is summed over its components; N_j
-    counts the 3x3 windows of scale j without an unsupervised pixel, and scales without any add 0. See `_halve` for how
-    scales are made.
+    The multi-scale derivative loss of Depth Pro (arXiv 2410.02073). |.|^power of a two-component gradient is summed
+    over its components; N_j counts the 3x3 windows of scale j without an unsupervised pixel, and scales without any add
+    0. See `_halve` for how scales are made.
     """
     kernels, factor = operator
     # Autocast would run the convolutions in lower precision, where differences of neighbours drown in rounding.
