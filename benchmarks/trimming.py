@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--heldout", type=int, default=60)
     parser.add_argument("--model", choices=("compact-teacher", "compact-depthmap"), default="compact-teacher")
-    parser.add_argument("--rooms", action="store_true", help="rooms alone: their depths vary less from scene to scene")
+    parser.add_argument("--rooms", action="store_true", help="rooms alone, not all kinds of scenes")
     parser.add_argument("--labels", nargs="+", choices=list(CORRUPTIONS), default=list(CORRUPTIONS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
