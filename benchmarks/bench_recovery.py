@@ -81,9 +81,7 @@ def main() -> None:
     data = scenes(args.images)
 
     def ours() -> tuple[NDArray, NDArray]:
-        parts = [
-            recover_focal_shift(*(x[i : i + args.batch] for x in data)) for i in range(0, args.images, args.batch)
-        ]
+        parts = [recover_focal_shift(*(x[i : i + args.batch] for x in data)) for i in range(0, args.images, args.batch)]
         return np.concatenate([f for f, _ in parts]), np.concatenate([s for _, s in parts])
 
     (f, s), (f_scipy, s_scipy) = ours(), by_scipy(*data)

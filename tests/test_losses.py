@@ -1,9 +1,9 @@
-"""Losses against slow references in float64, and what unsupervised pixels may hold."""
+"""Losses on depth and on points against slow references in float64, and their invariances."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import statistics
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metricanything.losses.depth import gradient_l1, mask_bce, masked_mean, trimmed_l1
+from metricanything.losses.depth import image_mean, mask_bce, ssi_l1, standardise, trimmed_l1
 from metricanything.losses.points import align_scale_shift, global_points, metric_scale
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7))
@@ -58,29 +58,92 @@ def test_trimmed_l1_ignores_the_worst_fifth() -> None:
     assert trimmed_l1(prediction, target, everywhere, torch.tensor([1.0])).item() > 1e5
 
 
-def slow_gradient(prediction: Tensor, target: Tensor, mask: Tensor, scales: int) -> float:
-    d, m = (prediction - target)[0].numpy(), mask[0].numpy()
-    total = 0.0
-    for _ in range(scales):
-        h, w = d.shape
-        dx = [abs(d[i, j + 1] - d[i, j]) for i in range(h) for j in range(w - 1) if m[i, j] and m[i, j + 1]]
-        dy = [abs(d[i + 1, j] - d[i, j]) for i in range(h - 1) for j in range(w) if m[i, j] and m[i + 1, j]]
-        total += (sum(dx) / len(dx) if dx else 0.0) + (sum(dy) / len(dy) if dy else 0.0)
-        d, m = d[::2, ::2], m[::2, ::2]
-    return total / scales
+@given(st.lists(st.floats(0, 1e12), min_size=1, max_size=3), seeds)
+def test_trimming_ignores_the_worst_fifth_whatever_their_size(sizes: list[float], seed: int) -> None:
+    """Neither the loss nor the gradient of any pixel depends on how wrong the worst 20 % are."""
+    prediction, target, mask = maps((1, 6, 5), 0.8, seed)
+    order = torch.where(mask, (prediction - target).abs(), -torch.inf).flatten().argsort(descending=True)
+    worst = order[: int(mask.sum()) // 5]
+    results = []
+    for size in (1.0, *sizes):
+        p = prediction.clone().flatten()
+        p[worst] += size * (p[worst] - target.flatten()[worst]).sign()
+        p = p.view_as(prediction).requires_grad_()
+        loss = trimmed_l1(p, target, mask, torch.tensor([0.8]))
+        loss.sum().backward()
+        assert (p.grad.flatten()[worst] == 0).all()
+        results.append((loss.detach(), p.grad))
+    for loss, gradient in results[1:]:
+        assert torch.equal(loss, results[0][0])
+        assert torch.equal(gradient, results[0][1])
 
 
-@given(shapes, shares, seeds, st.sampled_from([1, 2, 4]))
-def test_gradient_l1(shape: tuple[int, int, int], share: float, seed: int, scales: int) -> None:
+def test_mean_absolute_error_vanishes_at_equality_alone() -> None:
+    _, target, mask = maps((2, 5, 4), 0.7, 1)
+    keep = torch.tensor([0.8, 1.0])
+    assert trimmed_l1(target, target, mask, keep).tolist() == [0, 0]
+    torch.testing.assert_close(trimmed_l1(target + 0.25, target, mask, keep), torch.full((2,), 0.25).double())
+
+
+def slow_standardise(value: Tensor, mask: Tensor) -> list[float | None]:
+    """Flat list, None outside the mask."""
+    inside = [float(v) for v, m in zip(value.ravel(), mask.ravel(), strict=True) if m]
+    middle = statistics.median(inside)
+    spread = sum(abs(v - middle) for v in inside) / len(inside)
+    return [(float(v) - middle) / spread if m else None for v, m in zip(value.ravel(), mask.ravel(), strict=True)]
+
+
+@given(st.tuples(st.integers(1, 3), st.integers(2, 7), st.integers(2, 7)), shares, seeds)
+def test_standardise_and_ssi(shape: tuple[int, int, int], share: float, seed: int) -> None:
     prediction, target, mask = maps(shape, share, seed)
-    expected = [slow_gradient(p, t, m, scales) for p, t, m in zip(prediction, target, mask, strict=True)]
-    np.testing.assert_allclose(gradient_l1(prediction, target, mask, scales), expected, rtol=1e-9, atol=1e-12)
+    keep = torch.tensor([0.8, 1.0, 0.5])[: len(mask)]
+    result, usable = standardise(prediction, mask)
+    centred, _ = standardise(prediction, mask, divide=False)
+    loss = ssi_l1(prediction, target, mask, keep)
+    for i, (p, t, m) in enumerate(zip(prediction, target, mask, strict=True)):
+        assert (result[i][~m] == 0).all()
+        assert usable[i] == (m.sum() > 1)  # a single pixel is constant
+        if m.sum() < 2:
+            assert (result[i] == 0).all()
+            assert loss[i] == 0
+            continue
+        slow_p, slow_t = slow_standardise(p, m), slow_standardise(t, m)
+        np.testing.assert_allclose(result[i].ravel(), [v or 0.0 for v in slow_p], atol=1e-12)
+        np.testing.assert_allclose(centred[i][m], p[m] - np.median(p[m]), atol=1e-12)
+        errors = sorted(abs(a - b) for a, b in zip(slow_p, slow_t, strict=True) if a is not None and b is not None)
+        kept = errors[: math.ceil(len(errors) * float(keep[i]) - 1e-6)]
+        np.testing.assert_allclose(loss[i], sum(kept) / len(kept), rtol=1e-9)
 
 
-def test_gradient_l1_does_not_see_a_constant() -> None:
-    prediction, target, mask = maps((2, 9, 8), 0.7, 0)
-    torch.testing.assert_close(gradient_l1(prediction + 5, target, mask), gradient_l1(prediction, target, mask))
-    assert (gradient_l1(target + 5, target, mask) < 1e-12).all()
+@given(st.floats(0.05, 20), st.floats(-5, 5), seeds)
+def test_ssi_sees_neither_scale_nor_shift(factor: float, offset: float, seed: int) -> None:
+    prediction, target, mask = maps((2, 6, 7), 0.6, seed)
+    keep = torch.tensor([0.8, 1.0])
+    expected = ssi_l1(prediction, target, mask, keep)
+    assert (expected > 0.1).all()
+    torch.testing.assert_close(ssi_l1(factor * prediction + offset, target, mask, keep), expected)
+    torch.testing.assert_close(ssi_l1(prediction, factor * target + offset, mask, keep), expected)
+    assert (ssi_l1(factor * target + offset, target, mask, keep) < 1e-9).all()
+
+
+@pytest.mark.parametrize("constant", ["prediction", "target"])
+def test_constants_cannot_be_standardised(constant: str) -> None:
+    prediction, target, mask = (x.float() if x.is_floating_point() else x for x in maps((2, 4, 5), 0.7, 0))
+    (prediction if constant == "prediction" else target)[0] = 0.1
+    prediction.requires_grad_()
+    loss = ssi_l1(prediction, target, mask, torch.ones(2))
+    assert loss[0] == 0
+    assert loss[1] > 0
+    loss.sum().backward()
+    assert (prediction.grad[0] == 0).all()
+    assert (prediction.grad[1][mask[1]] != 0).any()
+
+
+def test_image_mean_leaves_out_images_without_pixels() -> None:
+    mask = torch.tensor([True, False, True]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    values = torch.tensor([1.0, math.nan, 4.0])
+    assert image_mean(values, mask) == 2.5
+    assert image_mean(values, mask & False) == 0
 
 
 @given(shapes, shares, seeds)
@@ -180,63 +243,3 @@ def test_metric_scale() -> None:
     result.sum().backward()
     np.testing.assert_allclose(log_scale.grad, [-1, 0, -2], rtol=1e-6)
     assert scale.grad is None  # the alignment is the target, not to be moved
-
-
-# ---------------------------------------------------------------- every loss
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-LOSSES: dict[str, tuple[int, Loss]] = {
-    "masked_mean": (1, lambda p, t, m: masked_mean(p, m)),
-    "trimmed_l1": (1, lambda p, t, m: trimmed_l1(p, t, m, torch.full((len(p),), 0.8))),
-    "gradient_l1": (1, gradient_l1),
-    "mask_bce": (1, lambda p, t, m: mask_bce(p, t > 0, m)),
-    "scale": (3, lambda p, t, m: align_scale_shift(p, t, m)[0]),
-    "shift": (3, lambda p, t, m: align_scale_shift(p, t, m)[1]),
-    "global_points": (3, lambda p, t, m: global_points(p, t, m, *align_scale_shift(p, t, m))),
-}
-every_loss = pytest.mark.parametrize(("channels", "loss"), LOSSES.values(), ids=list(LOSSES))
-
-
-@every_loss
-@pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf, 1e30, 0.0])
-@pytest.mark.parametrize("where", ["target", "prediction"])
-def test_unsupervised_pixels_reach_neither_loss_nor_gradient(
-    channels: int, loss: Loss, garbage: float, where: str
-) -> None:
-    prediction, target, mask = (x.float() if x.is_floating_point() else x for x in maps((3, 6, 5), 0.6, 4, channels))
-    prediction = target + 0.3 * prediction
-    mask[2] = False
-    results = []
-    for value in (1.0, garbage):
-        p = torch.where(mask, prediction, value if where == "prediction" else prediction).requires_grad_()
-        t = torch.where(mask, target, value if where == "target" else target)
-        result = loss(p, t, mask)
-        result.sum().backward()
-        results.append((result.detach(), p.grad))
-    (clean, clean_grad), (spoilt, spoilt_grad) = results
-    assert torch.isfinite(spoilt).all()
-    torch.testing.assert_close(spoilt, clean, rtol=0, atol=0)
-    torch.testing.assert_close(spoilt_grad, clean_grad, rtol=0, atol=0)
-    assert (spoilt_grad[~mask.expand_as(spoilt_grad)] == 0).all()
-    assert clean_grad.abs().sum() > 0
-
-
-@every_loss
-def test_nothing_supervised_is_zero(channels: int, loss: Loss) -> None:
-    prediction, target, mask = maps((2, 4, 4), 0.0, 0, channels)
-    prediction.requires_grad_()
-    result = loss(prediction, target * math.nan, mask)
-    assert result.tolist() == [0, 0]
-    result.sum().backward()
-    assert (prediction.grad == 0).all()
-
-
-@every_loss
-def test_images_of_a_batch_are_independent(channels: int, loss: Loss) -> None:
-    prediction, target, mask = maps((3, 6, 5), 0.6, 7, channels)
-    prediction = target + 0.3 * prediction
-    together = loss(prediction, target, mask)
-    assert together.shape == (3,)
-    for i in range(3):
-        alone = loss(prediction[i : i + 1], target[i : i + 1], mask[i : i + 1])
-        torch.testing.assert_close(alone[0], together[i])

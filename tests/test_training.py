@@ -23,7 +23,7 @@ from metricanything.models.registry import COMPACT, get_spec
 from metricanything.training import loop
 from metricanything.training.distill import LOSSES, depthmap_loss, pointmap_loss, pseudo_labels
 from metricanything.training.loop import TrainConfig, learning_rate, train
-from metricanything.training.teacher import COMPACT_PROMPTS, depth_terms, teacher_loss
+from metricanything.training.teacher import COMPACT_PROMPTS, COMPACT_WEIGHTS, depth_terms, teacher_loss
 
 MakeFrame = Callable[..., Frame]
 Curve = list[tuple[int, float]]
@@ -292,6 +292,18 @@ def test_edges_of_rendered_labels_alone(batch: Batch) -> None:
     assert trusted["edges"] > 0
     assert trimmed["edges"] == 0
     assert 0 < trimmed["value"] < 0.8 * trusted["value"]
+    whole = depth_terms(noisy, real, everything, dataclasses.replace(COMPACT_WEIGHTS, keep=1.0))
+    torch.testing.assert_close(whole["value"], trusted["value"])
+    torch.testing.assert_close(whole["mask"], trimmed["mask"])
+
+
+def test_images_without_labels_do_not_dilute_the_others(batch: Batch) -> None:
+    """Terms are means over the images that have them: the share of unlabelled frames does not change the gradient."""
+    depth = batch.depth_BHW.clone()
+    depth[2:] = math.nan
+    partly = dataclasses.replace(batch, depth_BHW=depth)
+    terms = depth_terms(Oracle(batch, 1.1)(batch.image_B3HW), partly, batch.metric_B)
+    assert float(terms["value"]) == pytest.approx(math.log(1.1), rel=1e-3)
 
 
 def test_point_loss_vanishes_for_the_truth_up_to_scale_and_shift(batch: Batch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metricanything.losses.depth import masked_mean
+from metricanything.losses.depth import masked_mean, working
 
 
 def align_scale_shift(points: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,6 +18,7 @@ def align_scale_shift(points: Tensor, target: Tensor, mask: Tensor) -> tuple[Ten
     The weighted least-squares solution in closed form. Where it is degenerate or a <= 0, there is no alignment: (0, 0)
     is returned, without gradient, and the losses below count nothing.
     """
+    points, target = working(points), working(target)
     weight = (mask / torch.where(mask, target[:, 2:], 1.0).clamp_min(1e-3)).square()
     points, target = torch.where(mask, points, 0.0), torch.where(mask, target, 0.0)
     pp = (weight * points.square()).sum(dim=(1, 2, 3))
@@ -36,6 +37,7 @@ def align_scale_shift(points: Tensor, target: Tensor, mask: Tensor) -> tuple[Ten
 
 def global_points(points: Tensor, target: Tensor, mask: Tensor, scale_B: Tensor, shift_B: Tensor) -> Tensor:
     """Mean over supervised pixels of |a p + (0, 0, b) - q|_1 / q_z after the given alignment; zero without one."""
+    points, target, scale_B, shift_B = working(points), working(target), working(scale_B), working(shift_B)
     offset = torch.stack([torch.zeros_like(shift_B), torch.zeros_like(shift_B), shift_B], dim=1)
     aligned = scale_B.view(-1, 1, 1, 1) * torch.where(mask, points, 1.0) + offset[:, :, None, None]
     safe = torch.where(mask, target, 1.0)
@@ -49,5 +51,5 @@ def metric_scale(log_scale_B: Tensor, scale_B: Tensor, metric_B: Tensor) -> Tens
     Zero where there is no alignment.
     """
     known = metric_B & (scale_B > 0)
-    target = torch.where(known, scale_B.detach(), 1.0).log()
-    return torch.where(known, (log_scale_B - target).square(), 0.0)
+    target = torch.where(known, working(scale_B).detach(), 1.0).log()
+    return torch.where(known, (working(log_scale_B) - target).square(), 0.0)

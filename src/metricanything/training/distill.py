@@ -14,9 +14,10 @@ from metricanything.core.prompt import SparsePrompt
 from metricanything.data.batches import Batch
 from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
+from metricanything.losses.combination import DepthWeights
 from metricanything.losses.depth import mask_bce
 from metricanything.losses.points import align_scale_shift, global_points, metric_scale
-from metricanything.training.teacher import depth_terms
+from metricanything.training.teacher import COMPACT_WEIGHTS, depth_terms
 
 
 def pseudo_labels(
@@ -48,9 +49,11 @@ def _label_prompt(frame: Frame, max_points: int, seed: int) -> SparsePrompt:
     return SparsePrompt(prompt.uv[chosen], prompt.depth[chosen], prompt.height, prompt.width)
 
 
-def depthmap_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+def depthmap_loss(
+    network: nn.Module, batch: Batch, generator: torch.Generator, weights: DepthWeights = COMPACT_WEIGHTS
+) -> dict[str, Tensor]:
     """The teacher's loss without a prompt."""
-    return depth_terms(network(batch.image_B3HW), batch, supervised_B=batch.metric_B)
+    return depth_terms(network(batch.image_B3HW), batch, batch.metric_B, weights)
 
 
 def pointmap_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
