@@ -48,9 +48,11 @@ class CompactEngine(Engine):
             prompt_B1HW = torch.stack(
                 [_prompt_map(item, f, height, width) for item, f in zip(items, focal_B, strict=True)]
             )
-            output = self.network(image_B3HW, prompt_B1HW.to(self.device))
+            arguments = [image_B3HW, prompt_B1HW.to(self.device)]
         else:
-            output = self.network(image_B3HW)
+            arguments = [image_B3HW]
+        with self.precision():
+            output = self.network(*arguments)
         log_c, logit = output.log_c_B1HW.float().cpu(), output.mask_logit_B1HW.float().cpu()
         return [
             depth_of_log(item, view, log_c[i], logit[i], float(focal_B[i]), self.record)
@@ -58,7 +60,8 @@ class CompactEngine(Engine):
         ]
 
     def _points(self, items: Sequence[Prepared], image_B3HW: Tensor) -> list[Prediction]:
-        output = self.network(image_B3HW)
+        with self.precision():
+            output = self.network(image_B3HW)
         points, logit = output.points_B3HW.float().cpu(), output.mask_logit_B1HW.float().cpu()
         maps = [
             PointsOf(

@@ -42,7 +42,8 @@ class DepthMapEngine(Engine):
         image_B3SS = torch.cat(resized).to(self.dtype).contiguous(memory_format=torch.channels_last)
         del resized
         tiles = self.tiles_per_pass or (_CPU_TILES if self.device.type == "cpu" else TILES_AT_ONCE)
-        canonical_B1SS, fov_B = self.network(image_B3SS, tiles if tiles < TILES_AT_ONCE else None)
+        with self.precision():
+            canonical_B1SS, fov_B = self.network(image_B3SS, tiles if tiles < TILES_AT_ONCE else None)
         canonical_B1SS = canonical_B1SS.float().cpu()
         views = [_view(item, None if fov_B is None else float(fov_B[i])) for i, item in enumerate(items)]
         return [

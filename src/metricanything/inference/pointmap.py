@@ -51,7 +51,8 @@ class PointMapEngine(Engine):
         grid = (items[0].size[0] // self._patch, items[0].size[1] // self._patch)
         image_B3HW = torch.cat([resize_to_grid(self.tensor(item), grid, self._patch) for item in items]).to(self.dtype)
         aspect_B = torch.tensor([item.image.shape[1] / item.image.shape[0] for item in items], device=self.device)
-        raw = self.network(image_B3HW, aspect_B)
+        with self.precision():
+            raw = self.network(image_B3HW, aspect_B)
         points_B3hw, log_scale = raw.points_B3HW.cpu(), raw.log_scale_B.cpu()
         mask_B1hw = None if raw.mask_logit_B1HW is None else raw.mask_logit_B1HW.cpu()
         normal_B3hw = None if raw.normal_B3HW is None else raw.normal_B3HW.cpu()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metricanything.models.images import IMAGENET_MEAN, IMAGENET_STD
+from metricanything.models.precision import exact, exactly
 from metricanything.models.strips import run_in_strips
 from metricanything.models.tiles import LEVELS, TILES_AT_ONCE, Tile, cut, paste, pyramid, tile_places
 from metricanything.models.vit import ViT, ViTConfig
@@ -247,7 +248,7 @@ class DepthMap(nn.Module):
         ]
         for _ in range(config.head_convs):
             layers += [nn.Conv2d(full, full, 3, padding=1), nn.ReLU()]
-        self.head = nn.Sequential(*layers, nn.Conv2d(full, 1, 1), nn.ReLU())
+        self.head = nn.Sequential(*layers, exact(nn.Conv2d(full, 1, 1)), nn.ReLU())
         if config.image_encoder is not None:
             self.fov = FieldOfView(width, config.image_encoder)
 
@@ -273,7 +274,7 @@ class DepthMap(nn.Module):
         def local(x: Tensor, features: Tensor) -> Tensor:
             skip = self.decoder.convs[i](getattr(self.encoder, upsample).expand(features))
             x = fusion.merge(above.expand(x), skip)
-            return x if i else self.head(fusion.expand(x))
+            return x if i else exactly(self.head[-2:], self.head[:-2](fusion.expand(x)))
 
         units = map_BCMM.shape[-2]
         per_unit = x_BCMM.shape[-2] * (1 if above.deconv is None else 2) // units

@@ -10,13 +10,14 @@ import json
 import mmap
 import struct
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from metricanything.models.precision import leaves
 
 _TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -75,10 +76,3 @@ class MappedWeights:
 
 def _count(entry: dict[str, Any]) -> int:
     return int(torch.Size(entry["shape"]).numel())
-
-
-def leaves(network: nn.Module) -> Iterator[nn.Module]:
-    """The layers that hold parameters of their own and no other layers."""
-    for module in network.modules():
-        if any(value is not None for value in module._parameters.values()) and not list(module.children()):
-            yield module

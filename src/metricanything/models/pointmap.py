@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from metricanything.core.errors import InputError
 from metricanything.models.conv_stack import ConvStack, ConvStackConfig
 from metricanything.models.images import IMAGENET_MEAN, IMAGENET_STD
+from metricanything.models.precision import exact, exactly
 from metricanything.models.strips import run_in_strips
 from metricanything.models.vit import ViT, ViTConfig
 
@@ -142,7 +143,9 @@ class PointMap(nn.Module):
         if config.normal_head is not None:
             self.normal_head = ConvStack(config.normal_head)
         if config.scale_head is not None:
-            self.scale_head = ScaleHead(config.scale_head)
+            self.scale_head = exact(ScaleHead(config.scale_head))
+        for head in self.heads.values():
+            exact(head.output_blocks[-1])
 
     @property
     def heads(self) -> dict[str, ConvStack]:
@@ -158,7 +161,7 @@ class PointMap(nn.Module):
         features, token = self.encoder(image_B3HW)
         maps = self._heads(features, aspect_B, streamed)
         scale = (
-            self.scale_head(token)[:, 0].float() if self.config.scale_head is not None else torch.zeros_like(aspect_B)
+            exactly(self.scale_head, token)[:, 0] if self.config.scale_head is not None else torch.zeros_like(aspect_B)
         )
         return RawPointMap(maps["points_head"], maps.get("mask_head"), maps.get("normal_head"), scale)
 
@@ -179,8 +182,8 @@ class PointMap(nn.Module):
                 neck = self.neck.level(i, neck, plane)
                 shared = self.neck.output_blocks[i](neck)
                 coarse = [head.level(i, x, shared) for head, x in zip(heads, coarse, strict=True)]
-            last = [head.output_blocks[levels - 1](x) for head, x in zip(heads, coarse, strict=True)]
-            return torch.cat([x.float() for x in last], dim=1)
+            last = [exactly(head.output_blocks[-1], x) for head, x in zip(heads, coarse, strict=True)]
+            return torch.cat(last, dim=1)
 
         reach = self.neck.reach(split) + max(head.reach(split) for head in heads)
         maps = run_in_strips(
