@@ -16,6 +16,7 @@ _REQUIRED = (
     "scipy",
     "pillow",
     "safetensors",
+    "huggingface_hub",
     "tyro",
     "rich",
     "matplotlib",
