@@ -3,8 +3,9 @@
     python benchmarks/bench_published.py pointmap depthmap [--threads 2] [--device cpu]
 
 Every configuration runs in a process of its own, one 640x480 image each, decode excluded: float32; float32 with the
-weights left in their file (`low_memory`); bfloat16. Prints a table. `peak` is the process's highest resident memory,
-`before` that with the weights loaded. With --device cuda: float32, bfloat16 and bfloat16 compiled, CUDA memory.
+weights left in their file (`low_memory`); bfloat16, from a file of that type. Prints a table. `peak` is the process's
+highest resident memory, `before` that with the weights loaded; pages of mapped files count in both, `anonymous` is
+without them. With --device cuda: float32, bfloat16 and bfloat16 compiled, CUDA memory.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def random_weights(name: str, path: Path) -> None:
             state[key] = torch.randn(value.shape) * 0.02
     network.load_state_dict(state, assign=True)
     save_model(path, network, name)
+    save_model(path.with_suffix(".half.safetensors"), network.bfloat16(), name)
 
 
 def resident() -> dict[str, float]:
@@ -107,10 +109,11 @@ def main() -> None:
             random_weights(name, path)
             for options in CPU if args.device == "cpu" else CUDA:
                 command = [sys.executable, __file__, "--threads", str(args.threads), "--device", args.device]
-                command += ["--images", str(args.images), "--one", str(path), json.dumps(options)]
+                file = path.with_suffix(".half.safetensors") if "dtype" in options else path
+                command += ["--images", str(args.images), "--one", str(file), json.dumps(options)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 row = json.loads(done.stdout.splitlines()[-1])
-                depth = np.load(path.with_suffix(".depth.npy"))
+                depth = np.load(file.with_suffix(".depth.npy"))
                 exact = depth if exact is None else exact
                 label = ", ".join(f"{key}={value}" for key, value in options.items()) or "float32"
                 change = float(np.median(np.abs(depth / exact - 1)))

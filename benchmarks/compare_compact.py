@@ -26,7 +26,7 @@ from metricanything.data.shards import Shards
 from metricanything.evaluation.metrics import abs_rel
 from metricanything.inference.baselines import BASELINES
 from metricanything.inference.predictor import Model
-from metricanything.models.compact import fusion
+from metricanything.models import prompting
 from metricanything.models.compact.encoder import TransformerBlock, uv_grid
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.registry import MODELS
@@ -63,36 +63,36 @@ class PlainViT(nn.Module):
         return [*maps, self.down(x)]
 
 
-class Unguided(fusion.PromptAnchor):
+class Unguided(prompting.PromptAnchor):
     """The anchor without learned affinities."""
 
     def forward(self, log_c: Tensor, prompt: Tensor, mask: Tensor, features: list[Tensor]) -> Tensor:
-        count = fusion.box_sum(mask)
-        mean = fusion.box_sum(prompt * mask) / count.clamp_min(1)
+        count = prompting.box_sum(mask)
+        mean = prompting.box_sum(prompt * mask) / count.clamp_min(1)
         known = (count > 0).to(count)
-        filled = fusion.push_pull((mean - log_c) * known, known, F.softplus(self.raw_softness))[0].fill_B1HW
+        filled = prompting.push_pull((mean - log_c) * known, known, F.softplus(self.raw_softness))[0].fill_B1HW
         return log_c + self.gain * filled
 
 
-class NoAnchor(fusion.PromptAnchor):
+class NoAnchor(prompting.PromptAnchor):
     """Zero-initialised fusion alone."""
 
     def forward(self, log_c: Tensor, prompt: Tensor, mask: Tensor, features: list[Tensor]) -> Tensor:
         return log_c
 
 
-class GlobalAnchor(fusion.PromptAnchor):
+class GlobalAnchor(prompting.PromptAnchor):
     """One shift per image: the mean residual at the prompt."""
 
     def forward(self, log_c: Tensor, prompt: Tensor, mask: Tensor, features: list[Tensor]) -> Tensor:
-        count = fusion.box_sum(mask)
-        mean = fusion.box_sum(prompt * mask) / count.clamp_min(1)
+        count = prompting.box_sum(mask)
+        mean = prompting.box_sum(prompt * mask) / count.clamp_min(1)
         known = (count > 0).to(count)
         shift = ((mean - log_c) * known).sum(dim=(1, 2, 3), keepdim=True)
         return log_c + self.gain * shift / known.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
 
 
-def variant(anchor: type[fusion.PromptAnchor] | None = None, vit: bool = False) -> Callable[[], CompactTeacher]:
+def variant(anchor: type[prompting.PromptAnchor] | None = None, vit: bool = False) -> Callable[[], CompactTeacher]:
     """A builder of the compact teacher with one part exchanged."""
 
     def build() -> CompactTeacher:

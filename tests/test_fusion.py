@@ -20,8 +20,8 @@ from metricanything.core.prompt import SparsePrompt
 from metricanything.data.batches import Mixture
 from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
-from metricanything.models.compact.fusion import PromptEncoding, box_sum, guided_upsample, push_pull, smooth_sum
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
+from metricanything.models.prompting import box_sum, guided_upsample, prompt_levels, push_pull, smooth_sum
 from metricanything.models.registry import get_spec
 from metricanything.patterns import draw_prompt
 from metricanything.training.loop import TrainConfig, train
@@ -191,9 +191,9 @@ def test_affinities_choose_the_neighbour() -> None:
 
 def test_encoding_is_free_of_the_scale() -> None:
     value, mask = sparse(64, 96, 0.02, 0, batch=2)
-    levels = PromptEncoding()(value, mask, 5)
+    levels = prompt_levels(value, mask, 5)
     assert [level.fill_B1HW.shape[-2:] for level in levels] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
-    for a, b in zip(levels, PromptEncoding()((value + 7) * mask, mask, 5), strict=True):
+    for a, b in zip(levels, prompt_levels((value + 7) * mask, mask, 5), strict=True):
         torch.testing.assert_close(a.channels(), b.channels())
 
 

@@ -26,11 +26,12 @@ from metricanything.core.frame import Frame
 from metricanything.core.geometry import depth_to_points
 from metricanything.core.prediction import FORMATS, Prediction
 from metricanything.core.prompt import SparsePrompt
-from metricanything.inference.compact import network_size
+from metricanything.inference.native import network_size
 from metricanything.inference.predictor import Model, best_device, load
 from metricanything.models.checkpoint import save_model
 from metricanything.models.compact.pointmap import PointOutput
-from metricanything.models.compact.teacher import DepthConfig, DepthOutput
+from metricanything.models.compact.teacher import DepthConfig
+from metricanything.models.outputs import DepthOutput
 from metricanything.models.registry import COMPACT, get_spec
 
 every_model = pytest.mark.parametrize("name", list(COMPACT))

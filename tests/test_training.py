@@ -18,7 +18,8 @@ from metricanything.data.batches import Batch, Mixture, canonical
 from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
 from metricanything.models.compact.pointmap import PointOutput
-from metricanything.models.compact.teacher import CompactTeacher, DepthConfig, DepthOutput
+from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
+from metricanything.models.outputs import DepthOutput
 from metricanything.models.registry import COMPACT, get_spec
 from metricanything.training import loop
 from metricanything.training.distill import LOSSES, depthmap_loss, pointmap_loss, pseudo_labels

@@ -18,6 +18,7 @@ from metricanything.core.geometry import depth_to_points
 from metricanything.core.prediction import CameraSource, Prediction
 from metricanything.core.recovery import grid_samples, recover_focal_shift, recover_shift, view_plane_uv
 from metricanything.inference.inputs import Prepared
+from metricanything.models.outputs import DepthOutput
 
 _MIN_RAY_Z = 0.05  # of unit rays: beyond 87 degrees off the axis z-depth says nothing
 
@@ -51,7 +52,7 @@ def _prediction(
     depth: NDArray[np.float32],
     mask: NDArray[np.bool_],
     record: dict[str, Any],
-    normals: NDArray[np.float32] | None = None,
+    **more: NDArray[np.float32] | None,
 ) -> Prediction:
     """The depth with its points; pixels that look sideways, or have no point, are not to be trusted."""
     points = depth_to_points(depth, view.camera)
@@ -62,7 +63,7 @@ def _prediction(
         "warnings": list(view.warnings),
     }
     mask = mask & (points[..., 2] > _MIN_RAY_Z * np.linalg.norm(points, axis=-1))  # False where a point is NaN
-    return Prediction(depth, points, mask, view.camera, view.source, item.image, normals=normals, record=made)
+    return Prediction(depth, points, mask, view.camera, view.source, item.image, record=made, **more)
 
 
 def upsample(map_CHW: Tensor, item: Prepared) -> NDArray[np.float32]:
@@ -74,13 +75,18 @@ def upsample(map_CHW: Tensor, item: Prepared) -> NDArray[np.float32]:
 # ---------------------------------------------------------------- depth maps
 
 
-def depth_of_log(
-    item: Prepared, view: View, log_c_1HW: Tensor, logit_1HW: Tensor, focal: float, record: dict[str, Any]
-) -> Prediction:
-    """Depth from log canonical inverse depth, D = focal / C with the focal length in image widths."""
-    log_c = upsample(log_c_1HW, item)[0]
+def depth_of_log(item: Prepared, view: View, output: DepthOutput, index: int, record: dict[str, Any]) -> Prediction:
+    """Depth from log canonical inverse depth, D = focal / C with the focal length in image widths.
+
+    Confidence is one over the relative error that the network expects of itself.
+    """
+    log_c = upsample(output.log_c_B1HW[index], item)[0]
+    focal = view.camera.fx / view.camera.width
     depth = (focal * np.exp(-np.clip(log_c, -15, 15))).astype(np.float32)
-    return _prediction(item, view, depth, upsample(logit_1HW, item)[0] > 0, record)
+    mask, confidence = upsample(output.mask_logit_B1HW[index], item)[0] > 0, None
+    if output.log_confidence_B1HW is not None:
+        confidence = np.exp(np.clip(upsample(output.log_confidence_B1HW[index], item)[0], -15, 15))
+    return _prediction(item, view, depth, mask, record, confidence=confidence)
 
 
 def depth_of_inverse(
@@ -128,7 +134,7 @@ def points_predictions(maps: Sequence[PointsOf], record: dict[str, Any]) -> list
         view = find_view(m.item) if m.item.camera is not None else _estimated_view(m.item, focal[i])
         z = m.affine[..., 2] + np.float32(shift[i])
         depth = (np.maximum(z, 1e-6) * math.exp(m.log_scale)).astype(np.float32)
-        predictions.append(_prediction(m.item, view, depth, mask & (z > 0), record, m.normals))
+        predictions.append(_prediction(m.item, view, depth, mask & (z > 0), record, normals=m.normals))
     return predictions
 
 

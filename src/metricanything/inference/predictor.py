@@ -14,17 +14,17 @@ from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.prediction import Prediction
 from metricanything.core.prompt import SparsePrompt
-from metricanything.inference.compact import CompactEngine
 from metricanything.inference.depthmap import DepthMapEngine
 from metricanything.inference.engine import Engine, Options, whole
 from metricanything.inference.inputs import ImageInput, Prepared, check_prompt, find_camera, read_image_input
+from metricanything.inference.native import NativeEngine
 from metricanything.inference.pointmap import PointMapEngine
 from metricanything.models.checkpoint import SUFFIXES, load_model
 from metricanything.models.hub import find_weights, is_repo
 from metricanything.models.registry import MODELS, ModelSpec
 
 _ENGINES: dict[str, type[Engine]] = {
-    "compact": CompactEngine,
+    "native": NativeEngine,
     "depthmap": DepthMapEngine,
     "pointmap": PointMapEngine,
 }

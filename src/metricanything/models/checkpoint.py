@@ -68,6 +68,16 @@ def load_model(
     return network.eval(), get_spec(description["model"]), description
 
 
+def read_state(path: Path) -> State:
+    """All tensors of a checkpoint by name, whatever network they are for; raises InputError naming the file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give a file or a Hub id")
+    try:
+        return _read(path, low_memory=False).state
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def _skeleton(spec: ModelSpec, config: Any) -> nn.Module:
     """The network without memory for its weights, which the checkpoint's tensors will take the place of."""
     with torch.device("meta"):

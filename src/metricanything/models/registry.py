@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Task = Literal["prompted-depth", "depth", "points"]
-Family = Literal["compact", "depthmap", "pointmap"]
+Family = Literal["native", "depthmap", "pointmap"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class ModelSpec:
     class_path: tuple[str, str]
     hub: HubFile | None = None
     """The published weights, where others published some."""
+    size: str | None = None
+    """Which of the class's `SIZES` is the default configuration."""
 
     def weights_path(self) -> Path:
         """Where the bundled weights of this model are, if this version has any."""
@@ -65,27 +67,45 @@ class ModelSpec:
 
     def read_config(self, value: dict[str, Any]) -> Any:
         """The inverse of `config_dict`; missing fields take their defaults. Raises InputError for unknown ones."""
+        network: Any = self.network_class()
+        default = network.SIZES[self.size] if self.size else None
+        if default is not None:
+            value = _over(asdict(default), value)
         try:
-            return _read(self.network_class().Config, value)  # type: ignore[attr-defined]
+            return _read(network.Config, value)
         except (TypeError, AttributeError, KeyError) as error:
             raise InputError(f"its configuration is not of a {self.name} ({error})") from None
 
 
 _COMPACT = "metricanything.models.compact"
+_TEACHER = ("metricanything.models.teacher", "Teacher")
+_PROMPTED = "image + sparse metric prompt -> metric depth"
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
         ModelSpec(
-            "compact-teacher", "prompted-depth", "image + sparse metric prompt -> metric depth", 6_467_232, "compact",
+            "compact-teacher", "prompted-depth", _PROMPTED, 6_467_257, "native",
             192, 640, "Apache-2.0", (f"{_COMPACT}.teacher", "CompactTeacher"),
         ),
         ModelSpec(
-            "compact-depthmap", "depth", "image -> metric depth", 6_396_938, "compact",
+            "compact-depthmap", "depth", "image -> metric depth", 6_396_938, "native",
             192, 640, "Apache-2.0", (f"{_COMPACT}.depthmap", "CompactDepthMap"),
         ),
         ModelSpec(
-            "compact-pointmap", "points", "image -> metric points and camera", 6_463_933, "compact",
+            "compact-pointmap", "points", "image -> metric points and camera", 6_463_933, "native",
             192, 640, "Apache-2.0", (f"{_COMPACT}.pointmap", "CompactPointMap"),
+        ),
+        *(
+            ModelSpec(
+                f"{size}-teacher", "prompted-depth", f"{_PROMPTED}, DINOv2 ViT-{size[0].upper()}", parameters, "native",
+                384, 768, "Apache-2.0", _TEACHER, size=size,
+            )
+            for size, parameters in (("small", 27_079_753), ("base", 97_535_401), ("large", 334_845_321))
+        ),
+        ModelSpec(
+            "huge-teacher", "prompted-depth", f"{_PROMPTED}, DINOv3 ViT-H+, 35 tiles", 876_921_577, "native",
+            1536, 1536, "Apache-2.0; DINOv3 weights have their own licence",
+            ("metricanything.models.teacher", "TiledTeacher"), size="huge",
         ),
         ModelSpec(
             "depthmap", "depth", "image -> metric depth, the published student (DINOv3 ViT-H+/16)",
@@ -105,7 +125,7 @@ MODELS: dict[str, ModelSpec] = {
 
 
 #: Those small enough to build anywhere.
-COMPACT = {name: spec for name, spec in MODELS.items() if spec.family == "compact"}
+COMPACT = {name: spec for name, spec in MODELS.items() if spec.name.startswith("compact-")}
 
 
 def get_spec(name: str) -> ModelSpec:
@@ -125,11 +145,17 @@ def config_dict(network: nn.Module) -> dict[str, Any]:
     return asdict(network.config)  # type: ignore[call-overload,no-any-return]
 
 
+def _over(base: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `value` in place of its own, nested dicts alike."""
+    nested = {k: _over(base[k], v) for k, v in value.items() if isinstance(base.get(k), dict) and isinstance(v, dict)}
+    return {**base, **value, **nested}
+
+
 def _read(kind: Any, value: Any) -> Any:
     """Plain values as the annotated type says: dataclasses from dicts, tuples from lists, all else as it is."""
     options = typing.get_args(kind)  # the members of `X | None`, the items of `tuple[X, ...]`
     config = next((option for option in (kind, *options) if is_dataclass(option)), None)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return tuple(_read(config, item) for item in value)
     if config is None or (value is None and type(None) in options):
         return value

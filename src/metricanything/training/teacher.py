@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from metricanything.data.batches import Batch, canonical
 from metricanything.data.prompts import PromptMixture
 from metricanything.losses.combination import DepthWeights, depth_losses
+from metricanything.losses.confidence import confidence_l1
 from metricanything.losses.depth import image_mean, mask_bce
-from metricanything.models.compact.teacher import DepthOutput
+from metricanything.models.outputs import DepthOutput
 from metricanything.patterns.grid import Grid
 from metricanything.patterns.lidar import LidarLines
 from metricanything.patterns.uniform import Uniform
@@ -27,6 +28,7 @@ COMPACT_PROMPTS = PromptMixture(
 #: What the compact networks minimise, in log canonical inverse depth. The edge term is a mean over rendered images,
 #: three quarters of the quickstart's batches: 1.5 there weighs what 2 would in a mean over all.
 COMPACT_WEIGHTS = DepthWeights(value=1.0, edges=1.5, up_to_scale=False)
+CONFIDENCE_WEIGHT = 0.1
 
 
 def depth_terms(
@@ -45,6 +47,11 @@ def depth_terms(
         weights=weights,
         logarithmic=True,
     )
+    if output.log_confidence_B1HW is not None:
+        # The network learns how wrong it is, not to be less wrong where that is cheap: no gradient to the depth.
+        rated = known & metric_B.view(-1, 1, 1, 1)
+        value = confidence_l1(output.log_c_B1HW.detach(), log_c, rated, output.log_confidence_B1HW)
+        terms["confidence"] = CONFIDENCE_WEIGHT * image_mean(value, rated)
     finite, seen = torch.isfinite(batch.depth_BHW)[:, None], ~torch.isnan(batch.depth_BHW)[:, None]
     return {**terms, "mask": 0.1 * image_mean(mask_bce(output.mask_logit_B1HW, finite, seen), seen)}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metricanything.models.compact.encoder import EncoderConfig, ResidualBlock
-from metricanything.models.compact.fusion import PromptFusion, PromptLevel
+from metricanything.models.prompting import PromptFusion, PromptLevel
 
 
 @dataclass(frozen=True)

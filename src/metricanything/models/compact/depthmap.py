@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from metricanything.models.compact.decoder import Decoder
 from metricanything.models.compact.encoder import CompactEncoder
-from metricanything.models.compact.teacher import LOG_C_START, DepthConfig, DepthOutput, depth_output
+from metricanything.models.compact.teacher import DepthConfig
+from metricanything.models.outputs import LOG_C_START, DepthOutput, depth_output
 
 
 class CompactDepthMap(nn.Module):

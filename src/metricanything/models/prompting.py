@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from metricanything.models.outputs import LOG_C_START, DepthOutput, depth_output
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,15 @@ def _log_bilinear(like: Tensor) -> Tensor:
     return weights.clamp_min(1e-3).log()
 
 
-class PromptEncoding(nn.Module):
-    """Prompt -> one `PromptLevel` per decoder stage, free of the prompt's overall scale.
+def prompt_levels(log_c_B1HW: Tensor, mask_B1HW: Tensor, stages: int) -> list[PromptLevel]:
+    """One `PromptLevel` per decoder stage, at strides 2, 4, ... 2**stages, free of the prompt's overall scale.
 
     The mean of the log values is taken out: what the decoder sees is the shape of the measured depth, and neither
     the unit of the scene nor the assumed focal length (both shift log C by a constant).
     """
-
-    def forward(self, log_c_B1HW: Tensor, mask_B1HW: Tensor, stages: int) -> list[PromptLevel]:
-        """Levels at strides 2, 4, … 2**stages."""
-        count = mask_B1HW.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
-        mean = (log_c_B1HW * mask_B1HW).sum(dim=(1, 2, 3), keepdim=True) / count
-        return push_pull((log_c_B1HW - mean) * mask_B1HW, mask_B1HW)[1 : 1 + stages]
+    count = mask_B1HW.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
+    mean = (log_c_B1HW * mask_B1HW).sum(dim=(1, 2, 3), keepdim=True) / count
+    return push_pull((log_c_B1HW - mean) * mask_B1HW, mask_B1HW)[1 : 1 + stages]
 
 
 def zero_initialised(layer: nn.Module) -> nn.Module:
@@ -168,3 +168,44 @@ class PromptAnchor(nn.Module):
         affinities = [head(x).float() for head, x in zip(self.affinities, features, strict=True)]
         fill = push_pull(residual, mask, F.softplus(self.raw_softness.float()), affinities)[0].fill_B1HW
         return log_c_B1hw + self.gain * fill
+
+
+class PromptedDepth(nn.Module):
+    """Image and Sparse Metric Prompt -> depth: what all teachers share.
+
+    The image is encoded without the prompt; the decoder adds the prompt at every stage; its output is anchored to the
+    measurements. Subclasses say how to encode and to decode, and hold a `PromptAnchor` named `anchor`.
+    """
+
+    prompted = True
+    stages = 5
+    """Decoder stages that take the prompt: strides 2 to 32."""
+    anchor: PromptAnchor
+
+    def encode(self, image_B3HW: Tensor) -> Any:
+        """Features of the image alone, RGB in [0, 1]."""
+        raise NotImplementedError
+
+    def decode(
+        self, features: Any, levels: list[PromptLevel] | None, prompted_B111: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Raw output maps (B, C, H / 2, W / 2) and the decoder's features at strides 2, 4, 8 and 16."""
+        raise NotImplementedError
+
+    def forward(self, image_B3HW: Tensor, prompt_c_B1HW: Tensor | None = None) -> DepthOutput:
+        """RGB in [0, 1] and the prompt as canonical inverse depth C > 0 at measured pixels, 0 elsewhere.
+
+        Samples without any point, and `None`, are predicted from the image alone.
+        """
+        features, size = self.encode(image_B3HW), (image_B3HW.shape[-2], image_B3HW.shape[-1])
+        if prompt_c_B1HW is None:
+            raw, _ = self.decode(features, None, None)
+            return depth_output(raw[:, :1].float() + LOG_C_START, raw[:, 1:], size)
+        measured = torch.isfinite(prompt_c_B1HW) & (prompt_c_B1HW > 0)
+        # What was measured stays float32 in a network of lower precision: bf16 would round metres by 0.4 %.
+        mask = measured.float()
+        prompt_log_c = torch.where(measured, prompt_c_B1HW, 1.0).float().log()
+        levels = prompt_levels(prompt_log_c, mask, self.stages)
+        raw, pyramid = self.decode(features, levels, mask.amax(dim=(1, 2, 3), keepdim=True))
+        log_c = self.anchor(raw[:, :1].float() + LOG_C_START, prompt_log_c, mask, pyramid)
+        return depth_output(log_c, raw[:, 1:], size)

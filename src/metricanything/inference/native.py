@@ -1,4 +1,4 @@
-"""Running the compact networks: inputs in multiples of 32 pixels, with or without a prompt."""
+"""Running the networks of this project: inputs in multiples of 32 pixels, with or without a prompt."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from metricanything.inference.engine import Engine, Options, whole
 from metricanything.inference.inputs import Prepared
 from metricanything.inference.outputs import PointsOf, depth_of_log, find_view, points_predictions, upsample
 from metricanything.models.compact.encoder import STRIDE
+from metricanything.models.outputs import DepthOutput
 
 
-class CompactEngine(Engine):
-    """The networks of `models.compact`."""
+class NativeEngine(Engine):
+    """The compact networks and the teachers of all sizes."""
 
     options = ("max_side",)
     batch_size = 8
@@ -28,6 +29,10 @@ class CompactEngine(Engine):
         """Multiples of 32, the longer side near `max_side`, by default what the model was trained for."""
         default = self.record.get("input_side", self.spec.max_side)
         side = int(default) if options.max_side is None else whole(options.max_side, "max_side")
+        if self.spec.min_side == self.spec.max_side:  # a network of one size, whose aspect ratio is not kept
+            if side != self.spec.max_side:
+                raise InputError(f"{self.spec.name} takes images at {self.spec.max_side} pixels alone, got {side}")
+            return side, side
         if not STRIDE <= side <= 4096:
             raise InputError(f"max_side must lie between {STRIDE} and 4096 pixels, got {side}")
         return network_size(height, width, side)
@@ -53,9 +58,14 @@ class CompactEngine(Engine):
             arguments = [image_B3HW]
         with self.precision():
             output = self.network(*arguments)
-        log_c, logit = output.log_c_B1HW.float().cpu(), output.mask_logit_B1HW.float().cpu()
+        confidence = output.log_confidence_B1HW
+        output = DepthOutput(
+            output.log_c_B1HW.float().cpu(),
+            output.mask_logit_B1HW.float().cpu(),
+            None if confidence is None else confidence.float().cpu(),
+        )
         return [
-            depth_of_log(item, view, log_c[i], logit[i], float(focal_B[i]), self.record)
+            depth_of_log(item, view, output, i, self.record)
             for i, (item, view) in enumerate(zip(items, views, strict=True))
         ]
 
