@@ -316,6 +316,7 @@ def test_the_hub_cache_is_used(files: dict[str, Path], tmp_path: Path, monkeypat
 
     monkeypatch.setenv("METRICANYTHING_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr("metricanything.models.hub._reachable", lambda: True)
     assert ma.load("someone/moge-2-small", device="cpu").spec.name == "pointmap"
     assert asked[0] == ("someone/moge-2-small", "model.safetensors", True)
     assert asked[-1] == ("someone/moge-2-small", "model.pt", False)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from metricanything.core.errors import InputError
 from metricanything.models.registry import MODELS, HubFile
@@ -35,15 +38,29 @@ def find_weights(repo: str) -> Path:
     for file in files:
         if (local := weights_folder() / file.repo / file.name).is_file():
             return local
-    for offline in (True, False):  # the cache first: without a network, asking the Hub takes half a minute to fail
-        for file in files:
-            if (path := _download(file, offline=offline)) is not None:
-                return path
+    for offline in (True, False):
+        if offline or _reachable():
+            for file in files:
+                if (path := _download(file, offline=offline)) is not None:
+                    return path
     names = " or ".join(file.name for file in files)
     raise InputError(
         f"{repo}: {names} is neither on this machine nor can it be fetched from the Hub; get it from {files[0].url} "
         f"and put it at {weights_folder() / repo / files[0].name}, or load it by its path"
     )
+
+
+def _reachable() -> bool:
+    """Whether the Hub's name resolves; without a network, asking it takes half a minute of retries to fail."""
+    from huggingface_hub import constants
+
+    if getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 def _download(file: HubFile, *, offline: bool) -> Path | None:
