@@ -338,7 +338,7 @@ def test_backbones_in_the_original_layout_with_other_patches(tmp_path: Path) -> 
 def test_encoders_of_published_students(tmp_path: Path) -> None:
     torch.save(depthmap_state(), tmp_path / "depthmap.pt")
     tiled = TiledTeacher(TINY_TILED)
-    load_backbone(tiled.encoder.patch_encoder, tmp_path / "depthmap.pt")
+    load_backbone(tiled.backbone, tmp_path / "depthmap.pt")
     for key, value in tiled.encoder.patch_encoder.state_dict().items():
         assert torch.equal(value, depthmap_state()[f"encoder.patch_encoder.{key}"])
     torch.save({"model": pointmap_state(), "model_config": {}}, tmp_path / "pointmap.pt")

@@ -104,16 +104,15 @@ class PointEncoder(nn.Module):
         """(B, 3, h patch, w patch) -> (B, C, h, w) and the class token (B, D) of the last tapped block, normalised."""
         vit, patch = self.backbone, self.config.backbone.patch_size
         h, w = image_B3HW.shape[-2] // patch, image_B3HW.shape[-1] // patch
-        _, taps = vit((image_B3HW - self.image_mean) / self.image_std, self.config.intermediate_layers)
-        features: Tensor | None = None
-        token = taps[-1][:, 0]
-        for project in self.output_projections:
+        # In the order of the blocks, however the configuration lists them, as published.
+        _, taps = vit((image_B3HW - self.image_mean) / self.image_std, sorted(self.config.intermediate_layers))
+        first, *others = self.output_projections
+        normed = vit.norm(taps.pop(0))
+        features = first(vit.patch_map(normed, h, w))
+        for project in others:
             normed = vit.norm(taps.pop(0))
-            token = normed[:, 0]
-            projected = project(vit.patch_map(normed, h, w))
-            features = projected if features is None else features.add_(projected)
-        assert features is not None
-        return features, token
+            features = features.add_(project(vit.patch_map(normed, h, w)))
+        return features, normed[:, 0]
 
 
 class ScaleHead(nn.Sequential):

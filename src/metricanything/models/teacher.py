@@ -142,6 +142,11 @@ class Teacher(PromptedDepth):
         self.head = output_head(config.width)
         self.anchor = PromptAnchor([config.width] * len(STRIDES))
 
+    @property
+    def backbone(self) -> ViT:
+        """The transformer, which `backbones.load_backbone` can fill."""
+        return self.encoder
+
     def encode(self, image_B3HW: Tensor) -> list[Tensor]:
         """Feature maps at strides 4, 8, 16 and 32; raises ValueError when a side is not a multiple of 32."""
         height, width = image_B3HW.shape[-2:]
@@ -191,6 +196,11 @@ class TiledTeacher(PromptedDepth):
         self.head = output_head(width)
         self.anchor = PromptAnchor([width] * 4)
         self.tiles_per_pass: int | None = None
+
+    @property
+    def backbone(self) -> ViT:
+        """The transformer that sees the tiles, which `backbones.load_backbone` can fill."""
+        return self.encoder.patch_encoder
 
     def encode(self, image_B3HW: Tensor) -> tuple[list[Tensor], Tensor]:
         """The decoder's inputs, fine to coarse, and the coarsest of them."""
