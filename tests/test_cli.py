@@ -53,7 +53,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if name == "compact-teacher":
             torch.nn.init.ones_(network.anchor.raw_gain)
             torch.nn.init.zeros_(network.decoder.head[1].weight)
-            network.decoder.head[1].bias.data = torch.tensor([0.0, 5.0])  # every pixel is inside the mask
+            network.decoder.head[1].bias.data = torch.tensor([0.0, 5.0, 0.0])  # every pixel is inside the mask
         paths[name] = folder / f"{name}.safetensors"
         save_model(paths[name], network, name, {"input_side": 96})
     return paths

@@ -46,7 +46,8 @@ def inputs(spec: ModelSpec, batch: int, height: int, width: int, seed: int = 0) 
 
 
 def outputs(output: Any) -> list[Tensor]:
-    return [getattr(output, field.name) for field in fields(output)]
+    values = [getattr(output, field.name) for field in fields(output)]
+    return [value for value in values if value is not None]  # not every network states a confidence
 
 
 def step(network: nn.Module, arguments: tuple[Tensor, ...]) -> None:

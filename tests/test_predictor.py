@@ -85,7 +85,10 @@ def test_prediction_is_complete(models: dict[str, Model], frame: Frame, name: st
     assert (out.depth > 0).all()
     assert np.isfinite(out.depth).all()
     assert (out.camera, out.camera_source) == (frame.camera, "given")
-    assert out.confidence is None
+    assert (out.confidence is None) == (name != "compact-teacher")
+    if out.confidence is not None:
+        assert (out.confidence.shape, out.confidence.dtype) == ((60, 90), np.float32)
+        assert (out.confidence > 0).all()
     np.testing.assert_array_equal(out.image, frame.image)
     np.testing.assert_array_equal(out.points[..., 2], out.depth)
     projected = out.camera.project(out.points)

@@ -84,7 +84,7 @@ MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
         ModelSpec(
-            "compact-teacher", "prompted-depth", _PROMPTED, 6_467_257, "native",
+            "compact-teacher", "prompted-depth", _PROMPTED, 6_467_449, "native",
             192, 640, "Apache-2.0", (f"{_COMPACT}.teacher", "CompactTeacher"),
         ),
         ModelSpec(
