@@ -17,7 +17,7 @@ from metricanything.core.errors import InputError
 from metricanything.core.files import write_bytes
 from metricanything.models.layouts import State, describe_mismatch, identify
 from metricanything.models.mapped import MappedWeights
-from metricanything.models.registry import ModelSpec, config_dict, get_spec
+from metricanything.models.registry import ModelSpec, config_dict, get_spec, merged
 
 METADATA_KEY = "metricanything"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -49,17 +49,17 @@ def load_model(
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give a {SUFFIXES[0]} or {SUFFIXES[1]} file or a model name")
     try:
-        config = None if config is None else _dict(config)
+        given = merged({}, {} if config is None else config)
         content = _read(path, low_memory)
         if (description := content.description) is None:
-            name, sizes = identify(content.state, content.model_config, config or {})
+            name, sizes = identify(content.state, content.model_config, given)
             network = _skeleton(get_spec(name), sizes)
             description = {"model": name, "config": config_dict(network), "record": {}}
         else:
-            description["config"] = _merged(description["config"], config)
+            description["config"] = merged(description["config"], given)
             spec = get_spec(description["model"])
             network = _skeleton(spec, spec.read_config(description["config"]))
-        remedy = _FETCH_AGAIN if config is None else "leave out or correct the given config"
+        remedy = "leave out or correct the given config" if given else _FETCH_AGAIN
         _fill(network, description["model"], content, remedy)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -106,24 +106,6 @@ def _finite(value: Tensor, mapped: MappedWeights | None) -> bool:
     if mapped is not None:
         mapped.drop(value)
     return finite
-
-
-def _merged(stored: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
-    """The stored configuration with the given values in the place of its own."""
-    if given is None:
-        return stored
-    nested = {
-        key: _merged(stored[key], _dict(value))
-        for key, value in given.items()
-        if isinstance(stored.get(key), dict) and value is not None
-    }
-    return {**stored, **given, **nested}
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"config must be a dict such as {{'encoder': {{'heads': 8}}}}, got {type(value).__name__}")
-    return value
 
 
 # ---------------------------------------------------------------- files

@@ -18,6 +18,7 @@ from metricanything.core.errors import InputError
 from metricanything.models.conv_stack import ConvStackConfig
 from metricanything.models.depthmap import DepthMapConfig, Projection
 from metricanything.models.pointmap import PointEncoderConfig, PointMapConfig
+from metricanything.models.registry import merged
 from metricanything.models.vit import ViTConfig
 
 State = Mapping[str, Tensor]
@@ -95,7 +96,7 @@ def pointmap_config(state: State, stored: dict[str, Any] | None, given: dict[str
     known = ("encoder", "neck", "points_head", "mask_head", "normal_head", "scale_head", "remap_output",
              "num_tokens_range")  # fmt: skip
     _check_given(given, (*known, "num_heads", "intermediate_layers"))
-    value = _merged(stored or {}, {k: v for k, v in given.items() if k in known})
+    value = merged(stored or {}, {k: v for k, v in given.items() if k in known})
     encoder = dict(value.get("encoder") or {})
     backbone = encoder.get("backbone")
     heads = given.get("num_heads")
@@ -247,13 +248,6 @@ def _taps(given: Any, depth: int, count: int, name: str) -> tuple[int, ...]:
 def _check_given(given: dict[str, Any], known: tuple[str, ...]) -> None:
     if unknown := [key for key in given if key not in known]:
         raise InputError(f"config key {unknown[0]!r} is not of this checkpoint's layout; use {', '.join(known)}")
-
-
-def _merged(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    nested = {
-        k: _merged(stored[k], v) for k, v in given.items() if isinstance(stored.get(k), dict) and isinstance(v, dict)
-    }
-    return {**stored, **given, **nested}
 
 
 def _count(state: State, pattern: str) -> int:

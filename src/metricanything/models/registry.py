@@ -70,7 +70,7 @@ class ModelSpec:
         network: Any = self.network_class()
         default = network.SIZES[self.size] if self.size else None
         if default is not None:
-            value = _over(asdict(default), value)
+            value = merged(asdict(default), value)
         try:
             return _read(network.Config, value)
         except (TypeError, AttributeError, KeyError) as error:
@@ -145,10 +145,12 @@ def config_dict(network: nn.Module) -> dict[str, Any]:
     return asdict(network.config)  # type: ignore[call-overload,no-any-return]
 
 
-def _over(base: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `value` in place of its own, nested dicts alike."""
-    nested = {k: _over(base[k], v) for k, v in value.items() if isinstance(base.get(k), dict) and isinstance(v, dict)}
-    return {**base, **value, **nested}
+def merged(base: dict[str, Any], given: Any) -> dict[str, Any]:
+    """`base` with the given values in the place of its own, nested as there; raises InputError where a dict is due."""
+    if not isinstance(given, dict):
+        raise InputError(f"config must be a dict such as {{'encoder': {{'heads': 8}}}}, got {type(given).__name__}")
+    nested = {k: merged(base[k], v) for k, v in given.items() if isinstance(base.get(k), dict) and v is not None}
+    return {**base, **given, **nested}
 
 
 def _read(kind: Any, value: Any) -> Any:
