@@ -122,6 +122,18 @@ def test_a_flat_prediction_becomes_the_weighted_median() -> None:
     assert alignment_l1.depth_scale_shift(np.full(4, 3.0), q, w) == (0.0, 9.0)
 
 
+@pytest.mark.parametrize("t", [None, 0.3])
+def test_anchors_may_be_tried_in_pieces(monkeypatch: pytest.MonkeyPatch, t: float | None) -> None:
+    for seed in range(5):
+        p, q, w = samples(seed, 30, 3)
+        whole = alignment_l1.points_scale_shift(p, q, w, t)
+        monkeypatch.setattr(alignment_l1, "_CHUNK", 4 * p.size)
+        pieces = alignment_l1.points_scale_shift(p, q, w, t)
+        monkeypatch.undo()
+        assert pieces[0] == whole[0]
+        np.testing.assert_array_equal(pieces[1], whole[1])
+
+
 def test_bad_samples_are_refused() -> None:
     assert_refused(lambda: alignment_l1.depth_scale(np.ones(3), np.ones(4), np.ones(3)), "depths (N,)", "(4,)")
     assert_refused(lambda: alignment_l1.points_scale(np.ones(3), np.ones(3), np.ones(3)), "points (N, 3)")
@@ -286,6 +298,21 @@ def test_alignment_undoes_its_own_distortion_and_minds_the_mask(name: str) -> No
     counts = mask & np.isfinite(pred)
     np.testing.assert_allclose(aligned[counts], gt[counts], rtol=1e-5)
     assert np.isnan(aligned[np.isnan(pred)]).all()
+
+
+def test_a_flat_map_becomes_the_mean_of_the_truth() -> None:
+    gt = scene()[1].astype(np.float64)
+    assert alignment.least_squares_scale_shift(np.full_like(gt, 3.0), gt) == (0.0, pytest.approx(gt.mean()))
+
+
+@pytest.mark.parametrize("name", list(ALIGNMENTS))
+@pytest.mark.parametrize("bad", [np.inf, 0.0, -3.0])
+def test_unusable_predictions_take_no_part(name: str, bad: float) -> None:
+    pred, gt, _ = scene()
+    holes = np.arange(60) % 3 == 0
+    with_bad, with_nan = (ALIGNMENTS[name](np.where(holes, x, pred), gt, sparse_mask()) for x in (bad, np.nan))
+    np.testing.assert_array_equal(with_bad, with_nan)
+    assert np.isfinite(with_nan[:, ~holes]).all()
 
 
 @pytest.mark.parametrize("name", list(ALIGNMENTS))

@@ -198,6 +198,13 @@ def test_missing_predictions_lose_their_edges(name: str) -> None:
     assert 0 < SCORES[name](pred, gt) < 1
 
 
+def test_a_ratio_of_just_the_threshold_is_no_edge() -> None:
+    step = np.tile(np.arange(5) >= 2, (5, 1))
+    pred, gt = np.where(step, 1.25, 1.0), np.where(step, 2.0, 1.0)
+    assert boundary_f1(pred, gt) == pytest.approx(1 / 4 * (1 - 1.25 / 11.5)), "the last of ten thresholds is missed"
+    assert disc_boundary_f1(pred, gt, 1) == pytest.approx(1 - 0.25 / 1.5)
+
+
 def test_sky_is_known_in_the_adjacent_score_alone() -> None:
     gt = np.full((8, 8), 5.0)
     gt[:3] = np.inf
@@ -207,7 +214,7 @@ def test_sky_is_known_in_the_adjacent_score_alone() -> None:
 
 
 def test_a_slope_is_one_edge_of_a_mask() -> None:
-    depth = np.tile(np.cumprod([1, 1, 1.3, 1.5, 1.3, 1, 1]), (5, 1))
+    depth = np.tile(np.cumprod([1, 1, 1.3, 1.35, 1.3, 1, 1]), (5, 1))
     at = {k: np.tile(np.arange(7) < k, (5, 1)) for k in (2, 3, 4)}
     found = {k: boundary_recall(depth, mask) for k, mask in at.items()}
     assert found == {2: 0, 3: pytest.approx(1 / 4), 4: 0}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from metricanything.evaluation import alignment_l1
+from metricanything.evaluation import alignment_l1, points
 from metricanything.evaluation.alignment import masked_nearest
 from metricanything.evaluation.points import evaluate_points, local_points, point_delta1, point_rel
 
@@ -108,12 +108,27 @@ def slow_local(p: np.ndarray, q: np.ndarray, ids: np.ndarray, mask: np.ndarray, 
 def test_local_points_equal_the_slow_version_and_leave_out_small_segments() -> None:
     p, q = point_maps()
     mask = scene()[2] & (np.arange(60) % 4 == 0)
-    for least, labels in ((1, [1, 2]), (650, [2])):
+    for least, labels in ((1, [1, 2]), (720, [2])):
         result = local_points(p, q, segments(), mask, min_pixels=least)
         assert list(result) == ["local_points_rel", "local_points_delta1"]
         expected = slow_local(p, q, segments(), mask, labels)
         np.testing.assert_allclose(list(result.values()), expected, rtol=1e-6)
     assert all(math.isnan(x) for x in local_points(p, q, segments(), mask).values()), "none has 1000 pixels"
+
+
+def test_of_many_segments_the_largest_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    p, q = point_maps()
+    largest = local_points(p, q, np.where(segments() == 2, 2, 0), sparse_mask(), min_pixels=1)
+    assert largest != local_points(p, q, segments(), sparse_mask(), min_pixels=1)
+    monkeypatch.setattr(points, "MAX_SEGMENTS", 1)
+    assert largest == local_points(p, q, segments(), sparse_mask(), min_pixels=1)
+
+
+def test_a_segment_without_extent_does_not_count() -> None:
+    p, q = point_maps()
+    q[segments() == 1] = [0, 0, 2]
+    expected = local_points(p, q, np.where(segments() == 2, 2, 0), sparse_mask(), min_pixels=1)
+    assert local_points(p, q, segments(), sparse_mask(), min_pixels=1) == expected
 
 
 def test_local_points_do_not_mind_where_an_object_is_but_its_shape() -> None:

@@ -140,7 +140,8 @@ def _sweep(ratio: Array, slope: Array, reach: Array) -> Array:
     """Per row: the ratio where the truncated cost is least.
 
     From left to right a sample costs t up to its ratio minus its reach, falls to 0 at its ratio and climbs back to t;
-    between these breakpoints the cost is linear, so that a running sum gives it at all of them, up to a constant.
+    between these breakpoints the cost is linear, so that a running sum gives it at all of them, up to a constant. It is
+    least at a ratio, since it bends downwards at all others.
     """
     place = np.concatenate([ratio - reach, ratio, ratio + reach], axis=1)
     bend = np.concatenate([-slope, 2 * slope, -slope], axis=1)
@@ -148,8 +149,7 @@ def _sweep(ratio: Array, slope: Array, reach: Array) -> Array:
     place, bend = np.take_along_axis(place, order, axis=1), np.take_along_axis(bend, order, axis=1)
     cost = np.cumsum(np.cumsum(bend, axis=1)[:, :-1] * np.diff(place, axis=1), axis=1)
     cost = np.concatenate([np.zeros((len(place), 1)), cost], axis=1)
-    least = np.argmin(np.where(bend > 0, cost, np.inf), axis=1)
-    return np.take_along_axis(place, least[:, None], axis=1)[:, 0]
+    return np.take_along_axis(place, np.argmin(cost, axis=1)[:, None], axis=1)[:, 0]
 
 
 def _cost(scale: Array, x: Array, y: Array, w: Array, truncation: float | None) -> Array:
