@@ -91,6 +91,27 @@ def sample(seed: int = 0, noise: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
     return (gt * np.exp(rng.normal(0, noise, gt.shape))).astype(np.float32), gt
 
 
+@given(maps=MAPS, mask=MASKS)
+@settings(deadline=None, max_examples=50)
+def test_silog_half_equals_the_slow_version(maps: np.ndarray, mask: np.ndarray | None) -> None:
+    pred, gt = maps
+    flags = np.ones(gt.shape, bool) if mask is None else mask
+    logs = [
+        math.log(float(d) / float(g)) if math.isfinite(d) and d > 0 else None
+        for d, g, m in zip(pred.ravel(), gt.ravel(), flags.ravel(), strict=True)
+        if m and math.isfinite(g) and g > 0
+    ]
+    known = [x for x in logs if x is not None]
+    centre = sum(known) / len(known) if known else 0.0
+    residual = [centre + math.log(10) if x is None else x for x in logs]
+    around = [(x - centre) ** 2 for x in residual]
+    expected = math.sqrt(sum(around) / len(around) + centre**2 / 2) if logs else math.nan
+    assert metrics.silog_half(pred, gt, mask) == pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True)
+    if logs and None not in logs:
+        plain = sum(x * x for x in residual) / len(residual) - 0.5 * centre**2
+        assert metrics.silog_half(pred, gt, mask) == pytest.approx(math.sqrt(max(plain, 0)), rel=1e-6, abs=1e-6)
+
+
 def test_single_functions_agree_with_evaluate_and_take_the_mask() -> None:
     pred, gt = sample()
     mask = np.random.default_rng(1).random(gt.shape) < 0.5

@@ -29,7 +29,7 @@ from metricanything.core.errors import InputError
 
 Vector = NDArray[np.float64]
 
-_DECADE = float(np.log(10.0))  # logarithmic residual charged for a missing prediction
+DECADE = float(np.log(10.0))  # logarithmic residual charged for a missing prediction
 _AUC_EXPONENTS = np.linspace(0.01, 5.0, 100)
 
 
@@ -39,59 +39,68 @@ def valid_pairs(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -
     Raises InputError when `pred`, `gt` and `mask` differ in shape or when `mask` is not boolean.
     """
     d, g = np.asarray(pred, dtype=np.float64), np.asarray(gt, dtype=np.float64)
-    if d.shape != g.shape:
-        raise InputError(f"prediction has shape {d.shape} but ground truth {g.shape}; resize the prediction first")
-    counts = np.isfinite(g) & (g > 0)
-    if mask is not None:
-        chosen = np.asarray(mask)
-        if chosen.shape != g.shape or chosen.dtype != np.bool_:
-            raise InputError(f"mask must be bool {g.shape} like the ground truth, got {chosen.dtype} {chosen.shape}")
-        counts &= chosen
+    counts = counting_pixels(d.shape, g, mask)
     d, g = d[counts], g[counts]
     return np.where(np.isfinite(d) & (d > 0), d, np.nan), g
+
+
+def counting_pixels(shape: tuple[int, ...], gt: Vector, mask: ArrayLike | None = None) -> NDArray[np.bool_]:
+    """Which pixels count, of the shape of `gt`: finite positive truth and, if given, a True `mask`.
+
+    Raises InputError when the prediction's `shape` or that of `mask` is not that of `gt`, or `mask` is not boolean.
+    """
+    if shape != gt.shape:
+        raise InputError(f"prediction has shape {shape} but ground truth {gt.shape}; resize the prediction first")
+    counts = np.isfinite(gt) & (gt > 0)
+    if mask is None:
+        return counts
+    chosen = np.asarray(mask)
+    if chosen.shape != gt.shape or chosen.dtype != np.bool_:
+        raise InputError(f"mask must be bool {gt.shape} like the ground truth, got {chosen.dtype} {chosen.shape}")
+    return counts & chosen
 
 
 def abs_rel(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """AbsRel: mean of |pred - gt| / gt; lower is better."""
     d, g = valid_pairs(pred, gt, mask)
-    return _mean(np.abs(_linear_error(d, g)) / g)
+    return _mean(np.abs(linear_error(d, g)) / g)
 
 
 def sq_rel(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """SqRel: mean of (pred - gt)^2 / gt in metres; lower is better."""
     d, g = valid_pairs(pred, gt, mask)
-    return _mean(_linear_error(d, g) ** 2 / g)
+    return _mean(linear_error(d, g) ** 2 / g)
 
 
 def mae(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """MAE: mean of |pred - gt| in metres; lower is better."""
-    return _mean(np.abs(_linear_error(*valid_pairs(pred, gt, mask))))
+    return _mean(np.abs(linear_error(*valid_pairs(pred, gt, mask))))
 
 
 def rmse(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """RMSE: root of the mean of (pred - gt)^2 in metres; lower is better."""
-    return _rms(_linear_error(*valid_pairs(pred, gt, mask)))
+    return _rms(linear_error(*valid_pairs(pred, gt, mask)))
 
 
 def imae(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """iMAE: mean of |1 / pred - 1 / gt| in 1/m (the KITTI tables use 1/km: multiply by 1000); lower is better."""
-    return _mean(np.abs(_inverse_error(*valid_pairs(pred, gt, mask))))
+    return _mean(np.abs(inverse_error(*valid_pairs(pred, gt, mask))))
 
 
 def irmse(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """iRMSE: root of the mean of (1 / pred - 1 / gt)^2 in 1/m (KITTI: 1/km, multiply by 1000); lower is better."""
-    return _rms(_inverse_error(*valid_pairs(pred, gt, mask)))
+    return _rms(inverse_error(*valid_pairs(pred, gt, mask)))
 
 
 def log10(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """log10: mean of |log10 pred - log10 gt|; lower is better."""
-    residual = _log_residual(*valid_pairs(pred, gt, mask))
-    return _mean(np.abs(_charge_decade(residual))) / _DECADE
+    residual = log_residual(*valid_pairs(pred, gt, mask))
+    return _mean(np.abs(charge_decade(residual))) / DECADE
 
 
 def rmse_log(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """RMSElog: root of the mean of (ln pred - ln gt)^2; lower is better."""
-    return _rms(_charge_decade(_log_residual(*valid_pairs(pred, gt, mask))))
+    return _rms(charge_decade(log_residual(*valid_pairs(pred, gt, mask))))
 
 
 def silog(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
@@ -99,10 +108,23 @@ def silog(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> floa
 
     Missing predictions are a decade away from the mean residual of the others (so they cannot lower it).
     """
-    residual = _log_residual(*valid_pairs(pred, gt, mask))
+    residual = log_residual(*valid_pairs(pred, gt, mask))
     given = residual[~np.isnan(residual)]
     centre = given.mean() if given.size else 0.0
-    return 100.0 * _rms(_charge_decade(residual - centre))
+    return 100.0 * _rms(charge_decade(residual - centre))
+
+
+def silog_half(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
+    """SILog as Eigen et al. train with and the Booster script of MetricAnything reports it; lower is better.
+
+    sqrt(mean(r^2) - mean(r)^2 / 2) with r = ln pred - ln gt: half of the scale's error stays in, and no factor of 100.
+    Missing predictions are a decade away from the mean residual of the others.
+    """
+    d, g = valid_pairs(pred, gt, mask)
+    residual = log_residual(d, g)
+    given = residual[~np.isnan(residual)]
+    centre = float(given.mean()) if given.size else 0.0
+    return float(np.sqrt((silog(d, g) / 100) ** 2 + centre**2 / 2))
 
 
 def inlier_share(pred: ArrayLike, gt: ArrayLike, ratio: float, mask: ArrayLike | None = None) -> float:
@@ -110,7 +132,7 @@ def inlier_share(pred: ArrayLike, gt: ArrayLike, ratio: float, mask: ArrayLike |
 
     Ratio 1.03 is tau of UniDepth; OMNI-DC also reports 1.02, 1.05 and 1.10.
     """
-    return _mean((_ratio(*valid_pairs(pred, gt, mask)) < ratio).astype(np.float64))
+    return _mean((symmetric_ratio(*valid_pairs(pred, gt, mask)) < ratio).astype(np.float64))
 
 
 def delta(pred: ArrayLike, gt: ArrayLike, k: float = 1, mask: ArrayLike | None = None) -> float:
@@ -128,7 +150,7 @@ def d_auc(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> floa
 
     A perfect prediction has 0.998, because the area starts at 0.01.
     """
-    ratio = np.sort(_ratio(*valid_pairs(pred, gt, mask)))
+    ratio = np.sort(symmetric_ratio(*valid_pairs(pred, gt, mask)))
     if not ratio.size:
         return float("nan")
     shares = np.searchsorted(ratio, 1.25**_AUC_EXPONENTS, side="left") / ratio.size
@@ -168,23 +190,28 @@ def evaluate(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> d
     return {name: metric(d, g) for name, metric in METRICS.items()}
 
 
-def _linear_error(d: Vector, g: Vector) -> Vector:
+def linear_error(d: Vector, g: Vector) -> Vector:
+    """d - g of `valid_pairs` (N,) in metres; a missing prediction is depth 0."""
     return np.where(np.isnan(d), 0.0, d) - g
 
 
-def _inverse_error(d: Vector, g: Vector) -> Vector:
+def inverse_error(d: Vector, g: Vector) -> Vector:
+    """1 / d - 1 / g of `valid_pairs` (N,) in 1/m; a missing prediction is inverse depth 0."""
     return np.where(np.isnan(d), 0.0, 1.0 / d) - 1.0 / g
 
 
-def _log_residual(d: Vector, g: Vector) -> Vector:
+def log_residual(d: Vector, g: Vector) -> Vector:
+    """ln d - ln g of `valid_pairs` (N,); NaN for a missing prediction."""
     return np.asarray(np.log(d) - np.log(g))
 
 
-def _charge_decade(residual: Vector) -> Vector:
-    return np.where(np.isnan(residual), _DECADE, residual)
+def charge_decade(residual: Vector) -> Vector:
+    """Logarithmic residuals (N,) with a decade in the place of NaN."""
+    return np.where(np.isnan(residual), DECADE, residual)
 
 
-def _ratio(d: Vector, g: Vector) -> Vector:
+def symmetric_ratio(d: Vector, g: Vector) -> Vector:
+    """max(d / g, g / d) of `valid_pairs` (N,); infinite for a missing prediction."""
     return np.where(np.isnan(d), np.inf, np.maximum(d / g, g / d))
 
 
