@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from expectations import assert_refused
-from peer_fixtures import IMAGE, PROMPT, W
+from peer_fixtures import CAMERA, IMAGE, PROMPT, W
 
 from metricanything.core.camera import Camera
 from metricanything.core.prompt import SparsePrompt
+from metricanything.evaluation import peers
 from metricanything.evaluation.peers import PEERS, Adapter, Output, Peer, load_peer
 from metricanything.evaluation.peers.interface import positive
 from metricanything.evaluation.peers.packages import FOLDER_VARIABLE
@@ -52,7 +53,7 @@ def test_our_own_models_are_peers(name: str) -> None:
 
 
 class Flat(Adapter):
-    def _run(self, image: Any, prompt: Any, camera: Any) -> Output:
+    def run(self, image: Any, prompt: Any, camera: Any) -> Output:
         return Output(np.full(image.shape[:2], 2.0, np.float32))
 
 
@@ -81,3 +82,14 @@ def test_nothing_heavy_is_imported_with_the_registry() -> None:
     code = "import sys; import metricanything.evaluation.peers; assert not {'torch', 'transformers'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PEERS", dict(PEERS))
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    block = page.split("```python\n")[2].split("```")[0]
+    names = {"image": IMAGE, "camera": CAMERA}
+    exec(block, names)
+    prediction: Any = names["prediction"]
+    assert (prediction.depth == 2).all() and prediction.record["model"]["model"] == "peer:my-model"
+    assert len([line for line in block.split("PEERS[")[0].splitlines() if line.strip()]) <= 20

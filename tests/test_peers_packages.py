@@ -18,7 +18,7 @@ from peer_fixtures import CAMERA, IMAGE, PROMPT, SLANT, H, Loaded, W, module
 
 from metricanything.core.camera import Camera
 from metricanything.core.prompt import SparsePrompt
-from metricanything.evaluation.peers import load_peer
+from metricanything.evaluation.peers import PEERS, load_peer
 from metricanything.evaluation.peers.packages import FOLDER_VARIABLE
 
 
@@ -138,3 +138,19 @@ def test_omni_dc(omni_dc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     depth = load_peer("omni-dc", "cpu").predict(IMAGE, prompt=PROMPT, camera=CAMERA).depth
     assert depth.shape == (H, W) and depth[4, 3] == 2.5 and depth[29, 39] == 4.5 and depth[0, 0] == 0.5
     assert sys.argv[1] == "evaluate"
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "kind"),
+    [("moge-2", "moge.model.v2", "MoGeModel"), ("unidepth-v2-large", "unidepth.models", "UniDepthV2")],
+)
+def test_weights_that_cannot_be_fetched_are_one_line(
+    name: str, path: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unreachable:
+        @staticmethod
+        def from_pretrained(_: str) -> None:
+            raise ConnectionError("no route\nto the Hub")
+
+    module(monkeypatch, path, **{kind: Unreachable})
+    assert_refused(lambda: load_peer(name, "cpu"), PEERS[name].source, "no route to the Hub", "check the name")

@@ -191,9 +191,9 @@ def _verdict(rows: Rows, present: list[str], labels: dict[str, str]) -> str:
         (won if ours < theirs else lost).append(text)
     parts = []
     if won:
-        parts.append(f"The teacher of this run beats the best prompt-only baseline on {', '.join(won)}.")
+        parts.append(f"The teacher of this run beats the best baseline on {', '.join(won)}.")
     if lost:
-        parts.append(f"The teacher of this run loses to the best prompt-only baseline on {', '.join(lost)}.")
+        parts.append(f"The teacher of this run loses to the best baseline on {', '.join(lost)}.")
     return " ".join(parts)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.prompt import SparsePrompt
-from metricanything.evaluation.peers.interface import Adapter, Image, Output, array_of, need, positive
+from metricanything.evaluation.peers.interface import Adapter, Image, Output, array_of, fetching, need, positive
 from metricanything.inference.baselines import nearest
 
 REMEDY = "install it with `pip install 'metricanything[peers]'`"
@@ -36,14 +36,12 @@ class TransformersPeer(Adapter):
         super().__init__(name, licence, repo, device)
         transformers = need("transformers", name, REMEDY)
         try:
-            processor = transformers.AutoImageProcessor.from_pretrained(repo)
-            model = transformers.AutoModelForDepthEstimation.from_pretrained(repo)
+            with fetching(name, repo):
+                processor = transformers.AutoImageProcessor.from_pretrained(repo)
+                model = transformers.AutoModelForDepthEstimation.from_pretrained(repo)
         except ImportError as error:
             reason = " ".join(str(error).split())[:160]
             raise InputError(f"{name} needs more than transformers itself ({reason}); {REMEDY}") from None
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise InputError(f"{name}: {repo} cannot be loaded ({reason}); check the id and the network") from None
         self.kind = str(model.config.model_type)
         if self.kind not in _KINDS:
             raise InputError(
@@ -54,7 +52,7 @@ class TransformersPeer(Adapter):
         self.takes_prompt = self.needs_prompt = self.kind == "prompt_depth_anything"
         self.model, self.processor = model.to(self.device).eval(), processor
 
-    def _run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
+    def run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
         import torch
         from PIL import Image as Pillow
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
@@ -85,13 +87,13 @@ class Adapter(ABC):
             if not self.takes_prompt:
                 raise InputError(f"{self.name} takes no prompt; leave it out")
             check_prompt(prompt, height, width, self.name)
-        output = self._run(array, prompt, camera)
+        output = self.run(array, prompt, camera)
         if output.depth.shape != (height, width):
             raise InputError(f"{self.name}: returned depth of shape {output.depth.shape} for a {width}x{height} image")
         return self._prediction(array, prompt, camera, output)
 
     @abstractmethod
-    def _run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
+    def run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
         """Run the model; inputs are checked."""
 
     def _prediction(
@@ -149,6 +151,18 @@ def need(module: str, peer: str, remedy: str) -> ModuleType:
     except ImportError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{peer} needs the package {module.split('.')[0]!r} ({reason}); {remedy}") from None
+
+
+@contextmanager
+def fetching(peer: str, source: str) -> Iterator[None]:
+    """Turns what libraries raise when weights are not there or cannot be fetched into one line (InputError)."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # errors of the Hub and of the network are OSErrors
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{peer}: {source} cannot be loaded ({reason}); check the name and the network") from None
 
 
 def array_of(value: Any) -> NDArray[np.float32]:

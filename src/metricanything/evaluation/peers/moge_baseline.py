@@ -52,7 +52,7 @@ class MoGeBaselinePeer(Adapter):
         super().__init__(name, licence, name, str(getattr(baseline, "device", "cpu")))
         self.baseline = baseline
 
-    def _run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
+    def run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
         import torch
 
         infer = getattr(self.baseline, "infer_for_evaluation", None) or self.baseline.infer

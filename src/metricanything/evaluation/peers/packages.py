@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.prompt import SparsePrompt
-from metricanything.evaluation.peers.interface import Adapter, Image, Output, array_of, camera_of, chw, need
+from metricanything.evaluation.peers.interface import Adapter, Image, Output, array_of, camera_of, chw, fetching, need
 
 FOLDER_VARIABLE = "METRICANYTHING_PEERS"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for RGB in 0..1
@@ -30,9 +31,11 @@ class MoGePeer(Adapter):
     def __init__(self, name: str, licence: str, repo: str, device: str | None = None) -> None:
         super().__init__(name, licence, repo, device)
         remedy = "install it with `pip install git+https://github.com/microsoft/MoGe.git`"
-        self.model = need("moge.model.v2", name, remedy).MoGeModel.from_pretrained(repo).to(self.device).eval()
+        kind = need("moge.model.v2", name, remedy).MoGeModel
+        with fetching(name, repo):
+            self.model = kind.from_pretrained(repo).to(self.device).eval()
 
-    def _run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
+    def run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
         height, width = image.shape[:2]
         # Of a given camera it takes the field of view, as if the principal point were the centre.
         fov = None if camera is None else math.degrees(2 * math.atan(width / 2 / self.pinhole(camera).fx))
@@ -55,9 +58,11 @@ class UniDepthPeer(Adapter):
     def __init__(self, name: str, licence: str, repo: str, device: str | None = None) -> None:
         super().__init__(name, licence, repo, device)
         remedy = "clone https://github.com/lpiccinelli-eth/UniDepth and install it with `pip install -e .`"
-        self.model = need("unidepth.models", name, remedy).UniDepthV2.from_pretrained(repo).to(self.device).eval()
+        kind = need("unidepth.models", name, remedy).UniDepthV2
+        with fetching(name, repo):
+            self.model = kind.from_pretrained(repo).to(self.device).eval()
 
-    def _run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
+    def run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
         import torch
 
         height, width = image.shape[:2]
@@ -82,15 +87,17 @@ class Metric3DPeer(Adapter):
         super().__init__(name, licence, entry, device)
         import torch
 
-        need("mmengine", name, "install it with `pip install mmengine timm`")
+        if find_spec("mmcv") is None:  # it reads its configuration with either
+            need("mmengine", name, "install it with `pip install mmengine timm`")
         try:
-            model: Any = torch.hub.load("yvanyin/metric3d", entry, pretrain=True, trust_repo=True)
-        except (OSError, ImportError, RuntimeError) as error:
+            with fetching(name, entry):
+                model: Any = torch.hub.load("yvanyin/metric3d", entry, pretrain=True, trust_repo=True)
+        except (ImportError, RuntimeError) as error:  # torch.hub names a missing dependency in a RuntimeError
             reason = " ".join(str(error).split())[:160]
-            raise InputError(f"{name}: torch.hub cannot load it ({reason}); check the network and mmengine") from None
+            raise InputError(f"{name}: torch.hub cannot load it ({reason}); install what it names") from None
         self.model = model.to(self.device).eval()
 
-    def _run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
+    def run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
         import torch
         from torch.nn.functional import interpolate, pad
 
@@ -117,9 +124,11 @@ class PriorDepthAnythingPeer(Adapter):
     def __init__(self, name: str, licence: str, source: str, device: str | None = None) -> None:
         super().__init__(name, licence, source, device)
         remedy = "clone https://github.com/SpatialVision/Prior-Depth-Anything and install it with `pip install -e .`"
-        self.model = need("prior_depth_anything", name, remedy).PriorDepthAnything(device=self.device)
+        kind = need("prior_depth_anything", name, remedy).PriorDepthAnything
+        with fetching(name, source):
+            self.model = kind(device=self.device)
 
-    def _run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
+    def run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
         prior = _sparse_map(prompt, image)
         if (known := int((prior > 0).sum())) < 5:
             raise InputError(f"{self.name} needs at least 5 pixels with a prompt, got {known}")
@@ -144,12 +153,14 @@ class OmniDCPeer(Adapter):
         arguments, sys.argv = sys.argv, sys.argv[:1]  # its configuration parses the command line on import
         try:
             self.settings = need("config", name, remedy).args
-            self.model = need("model.ognidc", name, remedy).OGNIDC.from_pretrained(repo, args=self.settings)
+            kind = need("model.ognidc", name, remedy).OGNIDC
+            with fetching(name, repo):
+                self.model = kind.from_pretrained(repo, args=self.settings)
         finally:
             sys.argv = arguments
         self.model = self.model.to(self.device).eval()
 
-    def _run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
+    def run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:
         import torch
         from torch.nn.functional import pad
 
