@@ -120,6 +120,8 @@ def test_the_words_say_what_is_not_supported() -> None:
     found = runs(0.4, sizes=SIZES[:3])
     text = scaling_markdown(fit_scaling(found, predict=(1e9,)), found, "abs_rel")
     assert "do not support a scaling law: only 3 sizes" in text and "not supported)" in text and "**no**" in text
+    assert text.startswith("# Scaling of abs_rel ")
+    assert scaling_markdown([], found, "delta1").startswith("# Scaling of 1 - delta1 ")
 
 
 class TestReading:

@@ -126,6 +126,11 @@ def read_runs(paths: Sequence[str | Path], metric: str = "abs_rel") -> list[Scal
     return runs
 
 
+def error_name(metric: str) -> str:
+    """What is fitted of a metric: itself, or what a share lacks to 1."""
+    return f"1 - {metric}" if metric.startswith(_SHARES) else metric
+
+
 def _run(record: Any, metric: str, file: Path) -> ScalingRun:
     if not isinstance(record, dict) or "pairs" not in record:
         raise InputError(f'{file}: is no run; write {{"pairs": N, "error": e}}, or a list of such objects')

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from metricanything.core.files import atomic_path, write_json, write_text
-from metricanything.evaluation.scaling import LEVEL, REACH, Interval, ScalingFit, ScalingRun, model_name
+from metricanything.evaluation.scaling import LEVEL, REACH, Interval, ScalingFit, ScalingRun, error_name, model_name
 
 
 def write_scaling(folder: str | Path, fits: Sequence[ScalingFit], runs: Sequence[ScalingRun], metric: str) -> Path:
@@ -30,7 +30,7 @@ def write_scaling(folder: str | Path, fits: Sequence[ScalingFit], runs: Sequence
 def scaling_markdown(fits: Sequence[ScalingFit], runs: Sequence[ScalingRun], metric: str) -> str:
     """The fits in words: a table, what is supported and what is not, and the errors expected at other sizes."""
     lines = [
-        f"# Scaling of {metric} with training pairs",
+        f"# Scaling of {error_name(metric)} with training pairs",
         "",
         f"{len(runs)} runs. error = a N^-b + c, N training pairs; {100 * LEVEL:.0f} % bootstrap intervals in brackets.",
         "",
@@ -77,16 +77,18 @@ def _draw(path: Path, fits: Sequence[ScalingFit], runs: Sequence[ScalingRun], me
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
     models = sorted({run.parameters for run in runs}, key=lambda p: (p is not None, p or 0))
+    colours = {model_name(parameters): f"C{i}" for i, parameters in enumerate(models)}
     for parameters in models:
         of = [run for run in runs if run.parameters == parameters]
-        axes.plot([r.pairs for r in of], [r.error for r in of], "o", ms=5, label=model_name(parameters))
-    shown = fits[1:] if len(fits) > 1 else fits  # all runs together only where there is nothing finer
-    for fit in shown:
+        name = model_name(parameters)
+        label = name if len(models) > 1 else None
+        axes.plot([r.pairs for r in of], [r.error for r in of], "o", ms=5, color=colours[name], label=label)
+    for fit in fits[1:] if len(fits) > 1 else fits:  # all runs together only where there is nothing finer
         x = np.geomspace(fit.smallest, fit.largest * REACH, 200)
-        style = "-" if fit.supported else "--"
         name = f"{fit.group}: b = {fit.b:.3g}" + ("" if fit.supported else " (not supported)")
-        axes.plot(x, fit.error_at(x), style, lw=1.2, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="training pairs", ylabel=metric)
+        style = "-" if fit.supported else "--"
+        axes.plot(x, fit.error_at(x), style, lw=1.2, color=colours.get(fit.group, "C0"), label=name)
+    axes.set(xscale="log", yscale="log", xlabel="training pairs", ylabel=error_name(metric))
     axes.grid(True, which="both", alpha=0.25)
     axes.legend(fontsize=7)
     with atomic_path(path) as temporary:
