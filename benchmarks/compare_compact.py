@@ -24,7 +24,7 @@ from metricanything.core.frame import Frame
 from metricanything.data.batches import Mixture
 from metricanything.data.shards import Shards
 from metricanything.evaluation.metrics import abs_rel
-from metricanything.inference.baselines import BASELINES
+from metricanything.inference.baselines import prompt_only
 from metricanything.inference.predictor import Model
 from metricanything.models import prompting
 from metricanything.models.compact.encoder import TransformerBlock, uv_grid
@@ -155,8 +155,8 @@ def main() -> None:
     config = quickstart_teacher(arguments.steps)
     print(f"{len(frames)} frames, {arguments.steps} steps of {config.batch_size}")
     print("| variant | parameters | ms | " + " | ".join(PATTERNS) + " |\n|" + "---|" * (3 + len(PATTERNS)))
-    for name, baseline in BASELINES.items():
-        row = errors(frames, lambda f, p, _, b=baseline: b.complete(p.uv, p.depth, f.height, f.width))
+    for name, baseline in prompt_only().items():
+        row = errors(frames, lambda f, p, _, b=baseline: b.complete(p.uv, p.depth, f.height, f.width, image=f.image))
         print(f"| {name} | | | " + " | ".join(f"{e:.2f}" for e in row) + " |", flush=True)
     for name, build in VARIANTS.items():
         torch.manual_seed(config.seed)

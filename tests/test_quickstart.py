@@ -14,7 +14,7 @@ import metricanything
 from metricanything.core.errors import InputError
 from metricanything.core.files import read_json
 from metricanything.data.shards import Shards
-from metricanything.inference.baselines import BASELINES
+from metricanything.inference.baselines import prompt_only
 from metricanything.quickstart import Bar, Settings, measure, run, stages
 
 TINY = Settings(scenes=6, teacher_steps=6, student_steps=2)
@@ -86,7 +86,7 @@ def test_models_load_and_predict(finished: Path) -> None:
 
 def test_results_cover_every_method_and_pattern(finished: Path) -> None:
     results = read_json(finished / "results.json")
-    methods = {measure.TEACHER, measure.UNTRAINED, *BASELINES}
+    methods = {measure.TEACHER, measure.UNTRAINED, *prompt_only()}
     dense = [f.name for f in measure.heldout() if f.sensor != "tof"]
     assert len(dense) >= 4
     seen = {(r["frame"], r["pattern"], r["method"]) for r in results["prompted"]}
@@ -114,8 +114,8 @@ def test_the_page_is_self_contained_and_honest(finished: Path) -> None:
     assert 'src="http' not in page
     rows = read_json(finished / "results.json")["prompted"]
     ours = measure.mean_of(rows, "abs_rel", method=measure.TEACHER, pattern="uniform-500")
-    best = min(measure.mean_of(rows, "abs_rel", method=b, pattern="uniform-500") for b in BASELINES)
-    wins, loses = "beats the best prompt-only baseline on", "loses to the best prompt-only baseline on"
+    best = min(measure.mean_of(rows, "abs_rel", method=b, pattern="uniform-500") for b in prompt_only())
+    wins, loses = "beats the best baseline on", "loses to the best baseline on"
     verdict = page[page.find(wins) :].split("</p>")[0] if wins in page else ""
     won_part = verdict.split(loses)[0]
     assert ("uniform-500" in won_part) == (ours < best)

@@ -17,6 +17,7 @@ VERBS = {
     "quickstart": "the whole method, small, on real input, with a report to look at",
     "predict": "metric depth, points and camera of images, with or without a sparse prompt",
     "ingest": "raw 3D data of one format -> training shards",
+    "scaling": "how the error of several runs falls with the number of training pairs: fit, intervals, chart",
     "models": "the registered models: size, task, licence, weights",
     "doctor": "check this installation and say what to do where something is missing",
 }

@@ -128,6 +128,21 @@ class Model:
         """The network itself."""
         return self.engine.network  # type: ignore[no-any-return]
 
+    @property
+    def name(self) -> str:
+        """Name of the architecture, as in the registry."""
+        return self.spec.name
+
+    @property
+    def licence(self) -> str:
+        """Under which terms the weights may be used."""
+        return self.spec.licence
+
+    @property
+    def takes_prompt(self) -> bool:
+        """Whether `predict` accepts a sparse prompt."""
+        return self.spec.task == "prompted-depth"
+
     @overload
     def predict(
         self,
@@ -197,7 +212,7 @@ class Model:
         array, path = read_image_input(image, name)
         height, width = array.shape[:2]
         if prompt is not None:
-            if self.spec.task != "prompted-depth":
+            if not self.takes_prompt:
                 raise InputError(f"{self.spec.name} takes no prompt; use compact-teacher, or leave the prompt out")
             check_prompt(prompt, height, width, str(path or name))
         found, source = find_camera(camera, path, height, width)

@@ -20,7 +20,7 @@ from metricanything.core.prediction import Prediction
 from metricanything.core.prompt import SparsePrompt
 from metricanything.data.shards import Shards
 from metricanything.evaluation.metrics import abs_rel, delta
-from metricanything.inference.baselines import BASELINES
+from metricanything.inference.baselines import prompt_only
 from metricanything.inference.predictor import Model, load
 from metricanything.patterns import draw_prompt
 from metricanything.quickstart import Run
@@ -71,8 +71,8 @@ def measure(run: Run) -> None:
                 prediction.save(run.prediction(frame.name, f"teacher-{pattern}"), ("png16", "npy", "colour", "ply"))
                 maps = {TEACHER: prediction.depth, UNTRAINED: _depth(untrained, frame, prompt)}
                 maps |= {
-                    name: b.complete(prompt.uv, prompt.depth, frame.height, frame.width)
-                    for name, b in BASELINES.items()
+                    name: b.complete(prompt.uv, prompt.depth, frame.height, frame.width, image=frame.image)
+                    for name, b in prompt_only().items()
                 }
                 prompted += [_row(frame, pattern, name, depth, prompt) for name, depth in maps.items()]
             if frame.sensor != "tof":

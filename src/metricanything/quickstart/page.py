@@ -28,7 +28,7 @@ from metricanything.evaluation.report import (
     Text,
     write_page,
 )
-from metricanything.inference.baselines import BASELINES
+from metricanything.inference.baselines import BASELINES, prompt_only
 from metricanything.quickstart import Run
 from metricanything.quickstart.measure import (
     CONSTANT,
@@ -48,7 +48,7 @@ Rows = list[dict[str, Any]]
 _ERROR_LIMIT = 0.2
 _SCENES = 3  # rendered scenes to show
 _SHOWN_PATTERN = "lidar-8"
-_METHODS = (TEACHER, UNTRAINED, *BASELINES)
+_METHODS = (TEACHER, UNTRAINED, *prompt_only())
 
 
 def write_report(run: Run) -> None:
@@ -185,15 +185,15 @@ def _verdict(rows: Rows, present: list[str], labels: dict[str, str]) -> str:
     lost: list[str] = []
     for pattern in present:
         ours = mean_of(rows, "abs_rel", method=TEACHER, pattern=pattern)
-        best = min(BASELINES, key=lambda name: mean_of(rows, "abs_rel", method=name, pattern=pattern))
+        best = min(prompt_only(), key=lambda name: mean_of(rows, "abs_rel", method=name, pattern=pattern))
         theirs = mean_of(rows, "abs_rel", method=best, pattern=pattern)
         text = f"{labels[pattern]} ({100 * ours:.2f} % against {100 * theirs:.2f} % of {best})"
         (won if ours < theirs else lost).append(text)
     parts = []
     if won:
-        parts.append(f"The teacher of this run beats the best prompt-only baseline on {', '.join(won)}.")
+        parts.append(f"The teacher of this run beats the best baseline on {', '.join(won)}.")
     if lost:
-        parts.append(f"The teacher of this run loses to the best prompt-only baseline on {', '.join(lost)}.")
+        parts.append(f"The teacher of this run loses to the best baseline on {', '.join(lost)}.")
     return " ".join(parts)
 
 
