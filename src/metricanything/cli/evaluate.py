@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -95,17 +95,20 @@ def _run(settings: Settings, output: Path) -> int:
 
     one_line_warnings()
     with progress_bar() as progress:
-        tasks: dict[str, Any] = {}
+        parts = len(settings.models) * len(settings.protocols)
+        task = progress.add_task("evaluate", total=None, unit="frame", detail="")
+        counts: dict[str, int] = {}
 
         def advance(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(escape(what), total=total, unit="frame", detail="")
-            progress.update(tasks[what], completed=done)
+            counts[what] = done
+            progress.update(task, total=parts * total, completed=sum(counts.values()), detail=escape(what))
 
         done = running.evaluate(settings, output, progress=advance)
+        progress.update(task, detail="")
         results = summarise(done, running.data_of(settings).record(settings.split), settings.threads)
         write_results(output, results)
-        write_report(output, settings, done, results, lambda n, total: advance("report", n, total))
+        task = progress.add_task("report", total=len(done), unit="part", detail="")
+        write_report(output, settings, done, results, lambda n: progress.update(task, completed=n))
     for line in _problems(done):
         errors.print(f"[red]failed[/] {escape(line)}", highlight=False, soft_wrap=True)
     failed = sum(len(result["failed"]) for result in results)

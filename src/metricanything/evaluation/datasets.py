@@ -93,7 +93,11 @@ def _folder(path: Path, name: str, depth_scale: float | None, fov_x: float | Non
     items = listing(path, depth_scale=depth_scale, fov_x=fov_x)
 
     def load(number: int) -> Item:
-        frame = items[number][1]()
+        try:
+            frame = items[number][1]()
+        except InputError as error:  # the reader names the options of `metricanything ingest`
+            text = str(error).replace("--option fov_x=DEGREES", "--fov-x DEGREES")
+            raise InputError(text.replace("--option depth_scale=1000", "--depth-scale 1000")) from None
         return Item(frame, lambda: _prompt_beside(path, frame, depth_scale))
 
     return Dataset(name, "folder", tuple(item for item, _ in items), load)

@@ -23,11 +23,11 @@ def write_report(
     settings: Settings,
     done: Sequence[Done],
     results: Sequence[dict[str, Any]],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int], None] = lambda drawn: None,
 ) -> None:
     """Write `report.html` and `plots/PROTOCOL.png` into a folder; the shown frames are predicted once more.
 
-    progress: called with the number of results whose frames are drawn, and of all.
+    progress: called with the number of results whose frames are drawn.
     """
     data = results[0]["record"]["data"]
     elements: list[Element] = [
@@ -52,7 +52,7 @@ def write_report(
         for d in own:
             rows += _shown(settings, d)
             drawn += 1
-            progress(drawn, len(done))
+            progress(drawn)
         if rows:
             elements.append(
                 Gallery(PICTURE_HEADS, rows, f"Best, median and worst frame by {_ranking(own[0])}. Depth from near "

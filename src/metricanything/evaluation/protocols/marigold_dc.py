@@ -30,6 +30,6 @@ PROTOCOLS = (
     *(_protocol(f"void-{n}", f"VOID {n}, 800 images of 8 sequences, 640 x 480") for n in (1500, 500, 150)),
     _protocol("kitti", "KITTI-DC, 1000 selected validation images, 1216 x 352", GIVEN, KITTI_BENCHMARK, _FILTER),
     _protocol("ddad", "DDAD, official validation, front camera, 3950 images, 1936 x 1216", unknown=_FILTER),
-    _protocol("given", "any folder in its layout: rgb/ sparse/ gt/", unknown="nothing: prompts are those of the files"),
+    _protocol("given", "any folder in its layout: rgb/ sparse/ gt/", unknown="which of its sets the folder holds"),
 )
 GROUPS = {"marigold_dc": tuple(p.name for p in PROTOCOLS)}

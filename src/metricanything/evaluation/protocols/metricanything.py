@@ -28,7 +28,6 @@ def _protocol(name: str, summary: str, prompt: str, intrinsics: bool = True) -> 
         prompt=(prompt,),
         intrinsics=intrinsics,
         depth_range=(1e-2, 100.0),
-        unknown="nothing: this is its definition",
     )
 
 
