@@ -10,7 +10,9 @@ _KITTI = Crop("top 96 off, 240 x 1216 at the bottom", "bottom", (0, 240), (0, 12
 _NYU = Crop("centre 228 x 304 of 240 x 320", "pixels", (6, 234), (8, 312))
 
 
-def _virtual(name: str, pattern: str, what: str, unknown: str = "sampling seeds") -> Protocol:
+def _virtual(
+    name: str, pattern: str, what: str, unknown: str = "sampling seeds, unless its own .npy samples are read"
+) -> Protocol:
     return Protocol(
         name=f"omnidc-virtual-{name}",
         task="completion",
@@ -55,6 +57,8 @@ def _nyu(points: int) -> Protocol:
 
 _NOISE = "outliers are drawn between the 10th and 90th percentile of known depth, there of all pixels with 0 = unknown"
 _FEW = "where fewer than 20 keypoints are found, 2000 random points are drawn, there 1000"
+_OWN = "image sizes; take its own .npy samples"
+_SIZES = "how images and depth are brought to 480 x 640 for each set (here: area mean, nearest pixel)"
 _LINES = "lines are taken from the data's own prompt, subsampled beforehand by pitch as in its KITTI loader"
 
 PROTOCOLS = (
@@ -64,11 +68,11 @@ PROTOCOLS = (
     *(_virtual(f"noise-{n}", f"matched-2150+outliers-{n}", f"0.7 %, {n} % of them wrong", _NOISE) for n in (1, 5, 10)),
     _virtual("sift", "sift", "SIFT keypoints", _FEW),
     _virtual("orb", "orb", "ORB corners", _FEW),
-    *(_virtual(f"lidar-{n}", f"lidar_rounded-{n}", f"{n} LiDAR lines", "") for n in (64, 32, 16, 8)),
+    *(_virtual(f"lidar-{n}", f"lidar_rounded-{n}", f"{n} LiDAR lines", _SIZES) for n in (64, 32, 16, 8)),
     *(_real(f"kitti-{n}", f"{n} lines of the Velodyne", "KITTI-DC val and test", _LINES, _KITTI)
       for n in (64, 32, 16, 8)),
-    _real("eth3d-sfm", "COLMAP points", "ETH3D SfM indoor and outdoor, val and test"),
-    *(_real(f"void-{n}", f"about {n} points of visual-inertial odometry", "VOID, test, 800 images")
+    _real("eth3d-sfm", "COLMAP points", "ETH3D SfM indoor and outdoor, val and test", _OWN),
+    *(_real(f"void-{n}", f"about {n} points of visual-inertial odometry", "VOID, test, 800 images", _OWN)
       for n in (1500, 500, 150)),
     *(_nyu(n) for n in (500, 200, 100, 50, 5)),
 )  # fmt: skip
