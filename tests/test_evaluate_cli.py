@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from evaluate_fixtures import run, write_folder
+from expectations import assert_refused
 
 from metricanything.core.frame import Frame
 from metricanything.evaluation.datasets import Item
@@ -88,6 +90,16 @@ def test_hashes_follow_the_file(tmp_path: Path) -> None:
     assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     path.write_bytes(b"abcd")
     assert file_sha256(path).startswith("88d4266fd4e6338d")
+
+
+def test_a_baseline_that_needs_a_prediction_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Rescaled:
+        description: str = "a prediction, rescaled"
+        needs: str = "prediction"
+
+    monkeypatch.setitem(BASELINES, "rescaled", Rescaled())
+    assert_refused(lambda: open_subject("baseline:rescaled"), "baseline:rescaled rescales a model's prediction")
 
 
 def test_a_baseline_may_look_at_the_image(monkeypatch: pytest.MonkeyPatch, make_frame: MakeFrame) -> None:

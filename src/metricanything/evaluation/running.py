@@ -106,6 +106,8 @@ def evaluate(
             subject.check(protocol.prompted, protocol.name)
         records[model] = {**subject.record, "batch_size": settings.batch_size or subject.batch_size}
     _same_settings(settings, data, records, output)
+    if settings.workers > 1:
+        subject_of.cache_clear()  # the workers load their own, and memory for one more is not free
     done = []
     with _pool(settings) as pool:
         for model in settings.models:

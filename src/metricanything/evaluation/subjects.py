@@ -67,6 +67,8 @@ class BaselineSubject:
 
         if name not in BASELINES:
             raise InputError(f"baseline {name!r} is unknown; use {', '.join(_PREFIX + n for n in BASELINES)}")
+        if getattr(BASELINES[name], "needs", "prompt") == "prediction":
+            raise InputError(f"{_PREFIX}{name} rescales a model's prediction and cannot be measured by itself")
         self._complete: Any = BASELINES[name].complete
         self._sees_image = "image" in inspect.signature(self._complete).parameters
         self.record = {"name": _PREFIX + name, "what": BASELINES[name].description, "sha256": None}
