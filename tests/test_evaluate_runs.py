@@ -240,6 +240,36 @@ def _end_this_process(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
+def test_workers_end_with_a_killed_main_process() -> None:
+    code = (
+        "import os, time\nfrom metricanything.evaluation import running\n"
+        "if __name__ == '__main__':\n"
+        "    settings = running.Settings('d', ('m',), (), workers=2)\n"
+        "    with running._pool(settings) as pool:\n"
+        "        print(*{pool.submit(os.getpid).result() for _ in range(9)}, flush=True)\n"
+        "        pool.submit(time.sleep, 60).result()"
+    )
+    main = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert main.stdout is not None
+    workers = [int(number) for number in main.stdout.readline().split()]
+    assert workers
+    main.kill()
+    main.wait()
+    deadline = time.monotonic() + 30
+    while any(map(_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_alive, workers))
+
+
+def _alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and is not yet waited for by anyone does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
 def test_another_evaluation_in_the_folder_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -239,11 +243,26 @@ def _pool(settings: Settings) -> Iterator[ProcessPoolExecutor | None]:
         yield None
         return
     # Spawned: forked processes of a program that has used threads may hang.
-    pool = ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave interrupts to the main process, end when it ends in whatever way, and warn in one line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    main = parent_process()
+    if main is not None:
+        # A worker waits for work on a pipe that its siblings hold open, and would outlive a killed main process.
+        threading.Thread(target=_end_after, args=(main,), daemon=True).start()
+
+
+def _end_after(main: BaseProcess) -> None:
+    main.join()
+    os._exit(1)
 
 
 def measure_batch(job: _Job, batch: range) -> list[Row]:
