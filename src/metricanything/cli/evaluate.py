@@ -105,7 +105,12 @@ def _run(settings: Settings, output: Path) -> int:
 
         done = running.evaluate(settings, output, progress=advance)
         progress.update(task, detail="")
-        results = summarise(done, running.data_of(settings).record(settings.split), settings.threads)
+        record = {
+            **running.data_of(settings).record(settings.split),
+            "depth_scale": settings.depth_scale,
+            "fov_x": settings.fov_x,
+        }
+        results = summarise(done, record, settings.threads)
         write_results(output, results)
         task = progress.add_task("report", total=len(done), unit="part", detail="")
         write_report(output, settings, done, results, lambda n: progress.update(task, completed=n))
