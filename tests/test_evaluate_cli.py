@@ -105,10 +105,13 @@ def test_a_baseline_that_needs_a_prediction_is_refused(monkeypatch: pytest.Monke
 
 
 def test_a_baseline_may_look_at_the_image(monkeypatch: pytest.MonkeyPatch, make_frame: MakeFrame) -> None:
-    def red(uv: Any, depth: Any, height: int, width: int, image: Any = None) -> Any:
-        return np.asarray(image[..., 0], np.float32)
+    class Red:
+        description = "red channel"
 
-    monkeypatch.setitem(BASELINES, "red", type(BASELINES["linear"])("red channel", red))
+        def complete(self, uv: Any, depth: Any, height: int, width: int, image: Any = None) -> Any:
+            return np.asarray(image[..., 0], np.float32)
+
+    monkeypatch.setitem(BASELINES, "red", Red())
     case = make_case(PROTOCOLS["ma-grid-16"], Item(make_frame(0)))
     (answer,) = open_subject("baseline:red").answer([case.query])
     np.testing.assert_array_equal(answer.depth, case.frame.image[..., 0])
