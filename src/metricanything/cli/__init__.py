@@ -17,6 +17,7 @@ VERBS = {
     "quickstart": "the whole method, small, on real input, with a report to look at",
     "predict": "metric depth, points and camera of images, with or without a sparse prompt",
     "ingest": "raw 3D data of one format -> training shards",
+    "evaluate": "models and baselines measured by named protocols on any data, with a report",
     "scaling": "how the error of several runs falls with the number of training pairs: fit, intervals, chart",
     "models": "the registered models: size, task, licence, weights",
     "doctor": "check this installation and say what to do where something is missing",
@@ -48,7 +49,7 @@ def _run(arguments: list[str]) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        again = "goes on where it was" if verb == "quickstart" else "starts again"
+        again = "goes on where it was" if verb in ("quickstart", "evaluate") else "starts again"
         return _fail(f"interrupted; the same command {again}", 130)
     except BrokenPipeError:
         return 0

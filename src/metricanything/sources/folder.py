@@ -77,19 +77,26 @@ def read(
     values per metre) overrides the files. Images without a camera are refused unless `fov_x` (degrees) gives an assumed
     one; `notes["camera_source"]` then says "assumed". Raises InputError (see `load_each`).
     """
+    items = listing(path, depth_scale=depth_scale, fov_x=fov_x)
+    return load_each(items, lambda item: item[1](), on_error, path=Path(path), expected=_EXPECTED)
+
+
+def listing(
+    path: Path, *, depth_scale: float | None = None, fov_x: float | None = None
+) -> list[tuple[str, Callable[[], Frame]]]:
+    """Names of the frames that `read` gives, sorted, each with the function that loads it; options as there.
+
+    Raises InputError for a bad option; the functions raise it for a bad frame.
+    """
     if depth_scale is not None and not (math.isfinite(depth_scale) and depth_scale > 0):
         raise InputError(f"source folder: depth_scale must be a positive number of values per metre, got {depth_scale}")
     if fov_x is not None and not 0 < fov_x < 180:
         raise InputError(f"source folder: fov_x must lie between 0 and 180 degrees, got {fov_x}")
     path = Path(path)
     defaults = _Defaults(read_dataset_record(path), path.resolve().name, depth_scale, fov_x)
-    items: list[Any]
-    load: Callable[[Any], Frame]
     if metas := [p for p in files_below(path) if p.name == "meta.json"]:
-        items, load = metas, partial(_load_frame_folder, path, defaults)
-    else:
-        items, load = _stems(path), partial(_load_stem, path, defaults)
-    return load_each(items, load, on_error, path=path, expected=_EXPECTED)
+        return [(_name_of(path, meta), partial(_load_frame_folder, path, defaults, meta)) for meta in metas]
+    return [(stem.name, partial(_load_stem, path, defaults, stem)) for stem in _stems(path)]
 
 
 # ---------------------------------------------------------------- the two layouts
@@ -100,8 +107,11 @@ def _load_frame_folder(root: Path, defaults: _Defaults, meta: Path) -> Frame:
     record = {**defaults.record, **read_record(meta)}
     image = folder / str(record.get("image", "image.jpg"))
     depth = folder / str(record.get("depth", "depth.png"))
-    name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
-    return _frame(name, image, depth, record, meta, defaults)
+    return _frame(_name_of(root, meta), image, depth, record, meta, defaults)
+
+
+def _name_of(root: Path, meta: Path) -> str:
+    return meta.parent.relative_to(root).as_posix() if meta.parent != root else root.resolve().name
 
 
 def _stems(root: Path) -> list[_Stem]:

@@ -1,0 +1,34 @@
+"""Depth Pro: zero-shot metric depth on six sets (and iBims), each with its range; delta 1."""
+
+from metricanything.evaluation.protocol import Protocol
+
+_SOURCE = "Depth Pro, arXiv 2410.02073, Table 18 (ranges, images) and Table 1 (delta 1)"
+_SETS = {
+    "booster": ("Booster, train, 228 images, 3008 x 4112", 1e-3, 10.0),
+    "eth3d": ("ETH3D, 454 images, 4032 x 6048", 0.1, 200.0),
+    "middlebury": ("Middlebury, 15 images, 1988 x 2952", 1e-3, 10.0),
+    "nuscenes": ("nuScenes, 881 images, 900 x 1600", 1e-3, 80.0),
+    "sintel": ("Sintel, 1064 images, 436 x 1024", 1e-2, 80.0),
+    "sunrgbd": ("SUN RGB-D, 5050 images, 530 x 730", 1e-3, 10.0),
+    "ibims": ("iBims-1, 100 images, 480 x 640", 0.1, 10.0),
+}
+
+PROTOCOLS = tuple(
+    Protocol(
+        name=f"depthpro-{name}",
+        task="depth",
+        summary=f"metric depth from the image, {low:g} to {high:g} m",
+        source=_SOURCE,
+        dataset=dataset,
+        metrics=("delta1", "abs_rel", "log10", "delta2", "delta3", "coverage"),
+        intrinsics=False,
+        depth_range=(low, high),
+        not_measured=("mean rank over the sets (needs the other methods' numbers)",),
+        unknown="the evaluation code is not released: averaging over images is assumed",
+    )
+    for name, (dataset, low, high) in _SETS.items()
+)
+GROUPS = {
+    "depth_pro": tuple(p.name for p in PROTOCOLS),
+    "depthpro-six": tuple(p.name for p in PROTOCOLS if p.name != "depthpro-ibims"),
+}

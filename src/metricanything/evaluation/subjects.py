@@ -1,0 +1,158 @@
+"""What is evaluated: models that `metricanything.load` takes, and prompt-only baselines as `baseline:NAME`."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metricanything.core.camera import Camera
+from metricanything.core.errors import InputError
+from metricanything.core.prompt import SparsePrompt
+
+if TYPE_CHECKING:
+    from metricanything.inference.predictor import Model
+
+_PREFIX = "baseline:"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One image uint8 (H, W, 3) with its prompt and camera, each None where a protocol gives none."""
+
+    image: NDArray[np.uint8]
+    prompt: SparsePrompt | None
+    camera: Camera | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Depth float32 (H, W) metres; the model's mask bool (H, W) and points (H, W, 3), and a camera it recovered."""
+
+    depth: NDArray[np.float32]
+    mask: NDArray[np.bool_] | None = None
+    points: NDArray[np.float32] | None = None
+    camera: Camera | None = None
+
+
+class Subject(Protocol):
+    """Anything that answers queries; `record` says what it is, JSON-ready."""
+
+    record: dict[str, Any]
+    batch_size: int
+
+    def check(self, prompted: bool, protocol: str) -> None:
+        """Raises InputError when it cannot be measured by a protocol with (or without) prompts."""
+        ...
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """Answers in order; raises InputError for a query that it cannot take."""
+        ...
+
+
+class BaselineSubject:
+    """A prompt-only baseline of `inference.baselines`."""
+
+    batch_size = 1
+
+    def __init__(self, name: str) -> None:
+        from metricanything.inference.baselines import BASELINES
+
+        if name not in BASELINES:
+            raise InputError(f"baseline {name!r} is unknown; use {', '.join(_PREFIX + n for n in BASELINES)}")
+        if getattr(BASELINES[name], "needs", "prompt") == "prediction":
+            raise InputError(f"{_PREFIX}{name} rescales a model's prediction and cannot be measured by itself")
+        self._complete: Any = BASELINES[name].complete
+        self._sees_image = "image" in inspect.signature(self._complete).parameters
+        self.record = {"name": _PREFIX + name, "what": BASELINES[name].description, "sha256": None}
+
+    def check(self, prompted: bool, protocol: str) -> None:
+        """See `Subject.check`."""
+        if not prompted:
+            raise InputError(f"{self.record['name']} needs a prompt and protocol {protocol} gives none; leave it out")
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """See `Subject.answer`."""
+        return [Answer(self._one(query)) for query in queries]
+
+    def _one(self, query: Query) -> NDArray[np.float32]:
+        height, width = query.image.shape[:2]
+        if query.prompt is None:
+            raise InputError(f"{self.record['name']} needs a prompt")
+        more = {"image": query.image} if self._sees_image else {}
+        # Prompts may be on a coarser grid that shows the same view.
+        scale = np.array([width / query.prompt.width, height / query.prompt.height])
+        return np.asarray(
+            self._complete(query.prompt.uv * scale, query.prompt.depth, height, width, **more), dtype=np.float32
+        )
+
+
+class ModelSubject:
+    """A network with its preprocessing."""
+
+    def __init__(self, name: str, device: str | None, dtype: str | None, max_side: int | None) -> None:
+        from metricanything.inference.engine import Options
+        from metricanything.inference.predictor import find_checkpoint, load
+
+        path = find_checkpoint(name)
+        self.model: Model = load(name, device=device, dtype=dtype)
+        self._options = self.model.engine.check(Options(max_side=max_side))
+        self.batch_size = self.model.engine.batch_size
+        self.record = {
+            # A path differs between machines, the hash does not.
+            "name": path.stem if path.exists() and str(path) == name else name,
+            "what": self.model.spec.name,
+            "task": self.model.spec.task,
+            "sha256": file_sha256(path),
+            "weights": path.name,
+            "device": self.model.device.type,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "max_side": max_side,
+        }
+
+    def check(self, prompted: bool, protocol: str) -> None:
+        """See `Subject.check`."""
+        if prompted and self.model.spec.task != "prompted-depth":
+            raise InputError(
+                f"{self.record['name']} takes no prompt and protocol {protocol} gives one; choose a protocol without "
+                "(depth_pro, moge, classic, ma-promptless) or a teacher"
+            )
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """See `Subject.answer`."""
+        items = [self.model.prepare(q.image, q.prompt, q.camera, options=self._options) for q in queries]
+        return [
+            Answer(p.depth, p.mask, p.points, p.camera if p.camera_source == "model" else None)
+            for p in self.model.predict_prepared(items, max(len(items), 1))
+        ]
+
+
+def open_subject(
+    name: str, *, device: str | None = None, dtype: str | None = None, max_side: int | None = None
+) -> Subject:
+    """The subject of this name: `baseline:nearest`, or what `metricanything.load` takes; InputError as there."""
+    if name.startswith(_PREFIX):
+        return BaselineSubject(name.removeprefix(_PREFIX))
+    return ModelSubject(name, device, dtype, max_side)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file in hexadecimal; read once per run as long as its size and time of change stay."""
+    status = Path(path).stat()
+    return _sha256(str(Path(path).resolve()), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: str, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
