@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
+from metricanything.core.geometry import depth_to_points
+from metricanything.evaluation import alignment, metrics
+from metricanything.evaluation import boundaries as boundary_scores
 from metricanything.evaluation import camera as cameras
-from metricanything.evaluation import metrics
+from metricanything.evaluation.points import evaluate_points
 
 Terms = tuple[float, ...]
 
@@ -165,6 +168,56 @@ for _name, _score in {
 CAMERA_SCORES = frozenset({"fov_deg", "focal_rel", "rays_deg", "focal_25", "focal_50"})
 
 
+# ---------------------------------------------------------------- points and boundaries
+
+
+def _points(name: str) -> Callable[[Sample], Terms]:
+    """One of MoGe's point metrics; all of a frame are computed together and kept with its sample."""
+
+    def measure(sample: Sample) -> Terms:
+        if sample.points is None or sample.truth is None:
+            raise InputError("points need a model that gives them and the true camera; leave the protocol out")
+        kept = sample.__dict__.get("_points")
+        if kept is None:
+            truth = depth_to_points(sample.gt, sample.truth)
+            kept = evaluate_points(sample.points, truth, np.isfinite(sample.gt))
+            sample.__dict__["_points"] = kept
+        return (kept[name],)
+
+    return measure
+
+
+for _kind in ("metric", "scale_invariant", "affine_invariant"):
+    _how = "after a shift" if _kind == "metric" else "after MoGe's alignment"
+    for _name, _what in (("rel", "mean |p - q| / |q|"), ("delta1", "share with |p - q| < min(|p|, |q|) / 4")):
+        register(
+            f"points_{_kind}_{_name}",
+            Score(
+                f"{_what} of {_kind.replace('_', '-')} points, {_how}",
+                _points(f"points_{_kind}_{_name}"),
+                better="lower" if _name == "rel" else "higher",
+                poolable=False,
+            ),
+        )
+
+
+def _disc(radius: int) -> Callable[[Sample], Terms]:
+    return lambda sample: (boundary_scores.disc_boundary_f1(sample.pred, sample.gt, radius),)
+
+
+register(
+    "boundary_f1",
+    Score(
+        "scale-invariant boundary F1 (Depth Pro)", _plain(boundary_scores.boundary_f1), better="higher", poolable=False
+    ),
+)
+for _radius in (1, 2, 3):
+    register(
+        f"boundary_f1_r{_radius}",
+        Score(f"boundary F1 in discs of radius {_radius} (MoGe)", _disc(_radius), better="higher", poolable=False),
+    )
+
+
 # ---------------------------------------------------------------- alignments
 
 
@@ -172,14 +225,13 @@ def _unaligned(pred: NDArray[np.float32], gt: NDArray[np.float32]) -> NDArray[np
     return pred
 
 
-def _median_scale(pred: NDArray[np.float32], gt: NDArray[np.float32]) -> NDArray[np.float32]:
-    with np.errstate(invalid="ignore"):
-        both = np.isfinite(pred) & (pred > 0) & np.isfinite(gt) & (gt > 0)
-    return pred * np.float32(np.median(gt[both]) / np.median(pred[both])) if both.any() else pred
+def _aligned(name: str) -> Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]:
+    return lambda pred, gt: np.asarray(alignment.ALIGNMENTS[name](pred, gt, None), dtype=np.float32)
 
 
 #: Alignments by name: (prediction, ground truth with NaN where it does not count) -> aligned prediction, all (H, W).
 ALIGNMENTS: dict[str, Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]] = {
     "none": _unaligned,
-    "median_scale": _median_scale,
+    "median_scale": _aligned("median"),
+    **{name: _aligned(name) for name in alignment.ALIGNMENTS if name != "median"},
 }

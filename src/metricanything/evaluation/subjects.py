@@ -20,7 +20,7 @@ from metricanything.core.prompt import SparsePrompt
 if TYPE_CHECKING:
     from metricanything.inference.predictor import Model
 
-_PREFIX = "baseline:"
+_PREFIX, _PEER, _MOGE = "baseline:", "peer:", "moge-baseline:"
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,41 @@ class ModelSubject:
         ]
 
 
+class PeerSubject:
+    """Another author's model behind `evaluation.peers`, or an adapter file of MoGe's evaluation."""
+
+    batch_size = 1
+
+    def __init__(self, name: str, device: str | None) -> None:
+        from metricanything.evaluation.peers import load_moge_baseline, load_peer
+
+        if name.startswith(_MOGE):
+            self.peer: Any = load_moge_baseline(name.removeprefix(_MOGE))
+        else:
+            self.peer = load_peer(name, device=device)
+        self.record = {"name": self.peer.name, "what": "peer", "licence": self.peer.licence, "sha256": None}
+
+    def check(self, prompted: bool, protocol: str) -> None:
+        """See `Subject.check`."""
+        if prompted and not self.peer.takes_prompt:
+            raise InputError(f"{self.peer.name} takes no prompt and protocol {protocol} gives one; choose one without")
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """See `Subject.answer`."""
+        found = [self.peer.predict(q.image, prompt=q.prompt, camera=q.camera) for q in queries]
+        return [Answer(p.depth, p.mask, p.points, p.camera if p.camera_source == "model" else None) for p in found]
+
+
 def open_subject(
     name: str, *, device: str | None = None, dtype: str | None = None, max_side: int | None = None
 ) -> Subject:
-    """The subject of this name: `baseline:nearest`, or what `metricanything.load` takes; InputError as there."""
+    """The subject of this name: `baseline:nearest`, `peer:depth-pro`, `moge-baseline:FILE.py` (which is run), or what
+    `metricanything.load` takes; InputError as there.
+    """
     if name.startswith(_PREFIX):
         return BaselineSubject(name.removeprefix(_PREFIX))
+    if name.startswith((_PEER, _MOGE)):
+        return PeerSubject(name, device)
     return ModelSubject(name, device, dtype, max_side)
 
 

@@ -28,7 +28,22 @@ PROTOCOLS = tuple(
     )
     for name, (dataset, low, high) in _SETS.items()
 )
+PROTOCOLS += tuple(
+    Protocol(
+        name=f"depthpro-{name}-boundary",
+        task="boundary",
+        summary="sharpness: scale-invariant boundary F1",
+        source="Depth Pro, arXiv 2410.02073; src/depth_pro/eval/boundary_metrics.py",
+        dataset=dataset,
+        metrics=("boundary_f1",),
+        intrinsics=False,
+        not_measured=("boundary recall of mattes (evaluation.boundaries.boundary_recall; needs alpha masks)",),
+        unknown="how unknown ground truth was treated: here it never counts",
+    )
+    for name, dataset in (("sintel", "Sintel"), ("spring", "Spring"), ("ibims", "iBims-1"))
+)
 GROUPS = {
-    "depth_pro": tuple(p.name for p in PROTOCOLS),
-    "depthpro-six": tuple(p.name for p in PROTOCOLS if p.name != "depthpro-ibims"),
+    "depthpro-boundary": tuple(p.name for p in PROTOCOLS if p.task == "boundary"),
+    "depth_pro": tuple(p.name for p in PROTOCOLS if p.task == "depth"),
+    "depthpro-six": tuple(p.name for p in PROTOCOLS if p.task == "depth" and p.name != "depthpro-ibims"),
 }
