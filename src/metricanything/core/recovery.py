@@ -177,7 +177,7 @@ def _minimise(problem: _Problem, *, free_focal: bool, ftol: float) -> Float64:
             sums = _Sums(*(np.where(better, b, a) for a, b in zip(sums, tried, strict=True)))
             small = (np.abs(actual) <= ftol) & (predicted <= ftol) & (ratio <= 2)
             active &= ~(small | (reach <= _XTOL * scale * np.abs(shift)) | (cost <= 0))
-    return shift.astype(np.float32).astype(np.float64)  # what the published code goes on with
+        return shift.astype(np.float32).astype(np.float64)  # what the published code goes on with
 
 
 def _damping(gradient: Float64, curvature: Float64, before: Float64, reach: Float64) -> Float64:
