@@ -65,8 +65,8 @@ def write_report(
 
 def _models(done: Sequence[Done]) -> Table:
     seen = {d.model["name"]: d.model for d in done}
-    rows = [[name, m["what"], m["sha256"] or "no weights", m["batch_size"]] for name, m in seen.items()]
-    return Table(["model", "what", "SHA-256 of its weights", "batch"], rows, "Models.")
+    rows = [[name, m["what"], (m["sha256"] or "no weights")[:12], m["batch_size"]] for name, m in seen.items()]
+    return Table(["model", "what", "weights (SHA-256, beginning)", "batch"], rows, "Models.")
 
 
 def _overview(results: Sequence[dict[str, Any]]) -> list[Element]:
