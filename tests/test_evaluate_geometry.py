@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evaluation_fixtures import scene
 from expectations import assert_refused
 
 from metricanything.core.frame import Frame
@@ -16,7 +17,7 @@ from metricanything.evaluation.datasets import Item
 from metricanything.evaluation.measuring import make_case, measure
 from metricanything.evaluation.points import evaluate_points
 from metricanything.evaluation.protocols import PROTOCOLS
-from metricanything.evaluation.scores import ALIGNMENTS, SCORES, Sample
+from metricanything.evaluation.scores import ALIGNMENTS, SCORES, Sample, pool
 from metricanything.evaluation.subjects import Answer, Query, open_subject
 
 MakeFrame = Callable[..., Frame]
@@ -94,3 +95,29 @@ def test_peers_are_measured_like_models(make_frame: MakeFrame, monkeypatch: pyte
     assert_refused(lambda: subject.check(True, "ma-lidar-8"), "takes no prompt")
     assert_refused(lambda: open_subject("peer:nobody"), "nobody")
     assert_refused(lambda: open_subject(f"moge-baseline:{tmp_path / 'none.py'}"), "is no Python file")
+
+
+#: eval_depth of student_depthmap/eval.py (github.com/metric-anything/metric-anything) in float64, two images pooled.
+BOOSTER = {
+    "delta1": 0.8549467921257019,
+    "delta2": 0.8994875550270081,
+    "delta3": 1.0,
+    "abs_rel": 0.16307178350841114,
+    "sq_rel": 0.13232241068648704,
+    "rmse": 0.7018621332167628,
+    "mae": 0.5842662115641171,
+    "rmse_log": 0.2212935984631706,
+    "log10": 0.07668133366517378,
+    "silog_half": 0.19601240159256467,
+}
+
+
+def test_pooling_is_that_of_the_published_booster_script() -> None:
+    pred, gt, mask = (x.astype(np.float64) if x.dtype != bool else x for x in scene())
+    images = [(pred, gt, mask), (0.7 * pred[:20], gt[:20], ~mask[:20])]
+    samples = [Sample(p, np.where(m, g, np.nan), np.zeros((*g.shape, 3), np.uint8)) for p, g, m in images]
+    pixels = [int((np.isfinite(s.gt) & (s.gt > 0)).sum()) for s in samples]
+    assert set(PROTOCOLS["booster-official"].metrics) >= set(BOOSTER)
+    for name, value in BOOSTER.items():  # the published shares are float32
+        found = pool(name, [SCORES[name].terms(sample) for sample in samples], pixels)
+        assert found == pytest.approx(value, rel=1e-6 if name.startswith("delta") else 1e-9), name
