@@ -169,8 +169,8 @@ def _prompted(run: Run, frames: list[Frame], rows: Rows) -> list[Element]:
         Section(
             "3 Prediction with a prompt",
             "Held-out photographs from sources that were not trained on, with the teacher and with methods that "
-            "interpolate the prompt (guided looks at the image too). In the column of the phone, half of the points of one low-resolution ToF map are the "
-            "prompt and the other half the truth.",
+            "interpolate the prompt (guided looks at the image too). In the column of the phone, half of the points of "
+            "one low-resolution ToF map are the prompt and the other half the truth.",
         ),
         table("abs_rel", "AbsRel in %, over measured pixels outside the prompt.", "lower"),
         table("delta1", "δ1 in %, over the same pixels.", "higher"),
