@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from metricanything import cli
 from metricanything.core.codecs import write_depth_npy, write_image
 from metricanything.core.frame import Frame
+from metricanything.models.checkpoint import save_model
+from metricanything.models.registry import COMPACT
 
 
 def run(*arguments: object) -> int:
@@ -27,3 +31,15 @@ def write_folder(folder: Path, frames: list[Frame]) -> Path:
         camera.parent.mkdir(exist_ok=True)
         camera.write_text(json.dumps({**frame.camera.to_dict(), "source": "ab"[i % 2]}))
     return folder
+
+
+def six_frames(folder: Path, make_frame: Callable[..., Frame]) -> Path:
+    """Six frames in the folder layout, of two sizes."""
+    return write_folder(folder, [make_frame(i, 48, 64 if i % 2 else 72) for i in range(6)])
+
+
+def small_teacher(path: Path) -> Path:
+    """The checkpoint of an untrained compact teacher for small inputs."""
+    torch.manual_seed(0)
+    save_model(path, COMPACT["compact-teacher"].build(), "compact-teacher", {"input_side": 64})
+    return path

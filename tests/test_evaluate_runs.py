@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from evaluate_fixtures import run, write_folder
+from evaluate_fixtures import run, six_frames, small_teacher
 
 from metricanything.core.frame import Frame
 from metricanything.curate.shards import write_shards
@@ -24,8 +23,6 @@ from metricanything.evaluation.measuring import make_case, measure
 from metricanything.evaluation.protocols import PROTOCOLS
 from metricanything.evaluation.subjects import Answer, BaselineSubject
 from metricanything.inference.baselines import BASELINES
-from metricanything.models.checkpoint import save_model
-from metricanything.models.registry import COMPACT
 
 MakeFrame = Callable[..., Frame]
 LINEAR = ("evaluate", "--model", "baseline:linear")
@@ -33,16 +30,12 @@ LINEAR = ("evaluate", "--model", "baseline:linear")
 
 @pytest.fixture
 def data(tmp_path: Path, make_frame: MakeFrame) -> Path:
-    """Six frames in the folder layout, of two sizes."""
-    return write_folder(tmp_path / "data", [make_frame(i, 48, 64 if i % 2 else 72) for i in range(6)])
+    return six_frames(tmp_path / "data", make_frame)
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_model(path, COMPACT["compact-teacher"].build(), "compact-teacher", {"input_side": 64})
-    return path
+    return small_teacher(tmp_path_factory.mktemp("model") / "small.safetensors")
 
 
 def measured(folder: Path) -> dict[str, bytes]:

@@ -127,7 +127,7 @@ def _log_terms(sample: Sample) -> Terms:
     d, g = metrics.valid_pairs(sample.pred, sample.gt)
     if not g.size:
         return math.nan, math.nan
-    error = np.where(np.isnan(d), math.log(10), np.log(d) - np.log(g))
+    error = metrics.charge_decade(metrics.log_residual(d, g))
     return float((error**2).mean()), float(error.mean())
 
 
