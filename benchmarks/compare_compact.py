@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from metricanything import sources
 from metricanything.core.frame import Frame
+from metricanything.curate.shards import Shards
 from metricanything.data.batches import Mixture
-from metricanything.data.shards import Shards
 from metricanything.evaluation.metrics import abs_rel
 from metricanything.inference.baselines import prompt_only
 from metricanything.inference.predictor import Model

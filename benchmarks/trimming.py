@@ -27,9 +27,9 @@ from torch import nn
 
 from metricanything import sources
 from metricanything.core.frame import Frame
-from metricanything.curate.shards import write_shards
+from metricanything.curate.shards import Shards
+from metricanything.curate.writing import write_shards
 from metricanything.data.batches import Mixture, canonical
-from metricanything.data.shards import Shards
 from metricanything.evaluation.metrics import abs_rel, delta
 from metricanything.models.compact.decoder import DecoderConfig
 from metricanything.models.compact.encoder import EncoderConfig

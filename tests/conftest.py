@@ -19,7 +19,7 @@ from metricanything.core.camera import Camera
 from metricanything.core.frame import Frame
 
 if TYPE_CHECKING:
-    from metricanything.data.shards import Shards
+    from metricanything.curate.shards import Shards
     from metricanything.models.compact.teacher import DepthConfig
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
@@ -63,8 +63,8 @@ def make_frame() -> Callable[..., Frame]:
 @pytest.fixture
 def make_shards(tmp_path: Path) -> Callable[..., Shards]:
     """Frames -> an opened shard folder, a new one for every call."""
-    from metricanything.curate.shards import write_shards
-    from metricanything.data.shards import Shards
+    from metricanything.curate.shards import Shards
+    from metricanything.curate.writing import write_shards
 
     def make(frames: list[Frame], **options: Any) -> Shards:
         folder = tmp_path / f"shards-{len(list(tmp_path.iterdir()))}"

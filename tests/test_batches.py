@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
+from metricanything.curate.shards import Shards
 from metricanything.data.augment import View, crop_and_resize, random_view, recolour
 from metricanything.data.batches import Batch, Mixture, canonical
 from metricanything.data.prompts import PromptMixture
-from metricanything.data.shards import Shards
 from metricanything.patterns.grid import Grid
 from metricanything.patterns.noise import RangeNoise
 from metricanything.patterns.uniform import Uniform

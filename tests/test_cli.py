@@ -20,7 +20,7 @@ from metricanything import cli, samples
 from metricanything.cli.console import one_line_warnings
 from metricanything.core import codecs
 from metricanything.core.camera import Camera
-from metricanything.data.shards import Shards
+from metricanything.curate.shards import Shards
 from metricanything.models.checkpoint import save_model
 from metricanything.models.registry import COMPACT, MODELS
 

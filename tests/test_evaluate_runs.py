@@ -16,7 +16,7 @@ import pytest
 from evaluate_fixtures import run, six_frames, small_teacher
 
 from metricanything.core.frame import Frame
-from metricanything.curate.shards import write_shards
+from metricanything.curate.writing import write_shards
 from metricanything.evaluation import running, subjects
 from metricanything.evaluation.datasets import Item
 from metricanything.evaluation.measuring import make_case, measure

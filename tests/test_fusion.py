@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from metricanything.core.camera import Camera
 from metricanything.core.frame import Frame
 from metricanything.core.prompt import SparsePrompt
+from metricanything.curate.shards import Shards
 from metricanything.data.batches import Mixture
-from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.prompting import box_sum, guided_upsample, prompt_levels, push_pull, smooth_sum
@@ -293,7 +293,7 @@ def training(
     scenes: list[Frame], tiny_config: DepthConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[CompactTeacher, list[tuple[int, float]]]:
     """Eighty steps on four synthetic scenes: the trained network and its loss curve."""
-    from metricanything.curate.shards import write_shards
+    from metricanything.curate.writing import write_shards
 
     folder = Path(tmp_path_factory.mktemp("teacher"))
     write_shards(scenes, folder / "shards")

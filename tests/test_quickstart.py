@@ -13,7 +13,7 @@ import pytest
 import metricanything
 from metricanything.core.errors import InputError
 from metricanything.core.files import read_json
-from metricanything.data.shards import Shards
+from metricanything.curate.shards import Shards
 from metricanything.inference.baselines import prompt_only
 from metricanything.quickstart import Bar, Settings, measure, run, stages
 

@@ -17,8 +17,8 @@ from metricanything.core import codecs
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
-from metricanything.curate.shards import write_shards
-from metricanything.data.shards import Shards
+from metricanything.curate.shards import Shards
+from metricanything.curate.writing import write_shards
 
 MakeFrame = Callable[..., Frame]
 

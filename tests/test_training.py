@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
+from metricanything.curate.shards import Shards
 from metricanything.data.batches import Batch, Mixture, canonical
-from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
 from metricanything.models.compact.pointmap import PointOutput
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
@@ -33,7 +33,7 @@ CONFIG = TrainConfig(steps=8, batch_size=2, warmup=2, checkpoint_seconds=-1.0)  
 
 @pytest.fixture(scope="module")
 def shards(make_frame: MakeFrame, tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    from metricanything.curate.shards import write_shards
+    from metricanything.curate.writing import write_shards
 
     folder = tmp_path_factory.mktemp("shards")
     write_shards([make_frame(seed) for seed in range(3)], folder)

@@ -36,7 +36,7 @@ def ingest(
     from rich.markup import escape
 
     from metricanything.cli.console import console, errors, progress_bar
-    from metricanything.curate.shards import INDEX, write_shards
+    from metricanything.curate.writing import INDEX, write_shards
     from metricanything.sources import READERS, read
 
     if not kind:

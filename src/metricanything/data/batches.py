@@ -15,8 +15,8 @@ from torch import Tensor
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
+from metricanything.curate.shards import Shards
 from metricanything.data.augment import random_view
-from metricanything.data.shards import Shards
 
 
 @dataclass(frozen=True)

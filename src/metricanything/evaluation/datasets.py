@@ -75,7 +75,7 @@ def open_data(path: str | Path, *, depth_scale: float | None = None, fov_x: floa
 
 
 def _shards(path: Path, name: str) -> Dataset:
-    from metricanything.data.shards import Shards
+    from metricanything.curate.shards import Shards
 
     shards = Shards(path)
     names = [f"{number:06d}" for number in range(len(shards))]

@@ -18,7 +18,7 @@ from metricanything.core.files import write_json
 from metricanything.core.frame import Frame
 from metricanything.core.prediction import Prediction
 from metricanything.core.prompt import SparsePrompt
-from metricanything.data.shards import Shards
+from metricanything.curate.shards import Shards
 from metricanything.evaluation.metrics import abs_rel, delta
 from metricanything.inference.baselines import prompt_only
 from metricanything.inference.predictor import Model, load

@@ -14,7 +14,7 @@ from metricanything.core.colour import colourise_depth, colourise_error, overlay
 from metricanything.core.files import read_json
 from metricanything.core.frame import Frame
 from metricanything.core.geometry import depth_edges, depth_to_points
-from metricanything.data.shards import Shards
+from metricanything.curate.shards import Shards
 from metricanything.evaluation.report import (
     ColourScale,
     Element,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from metricanything.core.frame import Frame
 from metricanything.core.prompt import SparsePrompt
+from metricanything.curate.shards import Shards
 from metricanything.data.batches import Batch
-from metricanything.data.shards import Shards
 from metricanything.inference.predictor import Model
 from metricanything.losses.combination import DepthWeights
 from metricanything.losses.depth import mask_bce
