@@ -124,15 +124,15 @@ def write_table(path: str | Path, table: pa.Table) -> None:
         writer.write_table(table.combine_chunks())
 
 
-def read_table(path: str | Path) -> pa.Table:
-    """A table that `write_table` wrote, mapped into memory.
+def read_table(path: str | Path, *, mapped: bool = True) -> pa.Table:
+    """A table that `write_table` wrote, mapped into memory, or else read into it.
 
     Raises InputError, naming the file, when it is damaged or of another version.
     """
     import pyarrow as pa
 
     try:
-        with pa.memory_map(str(path)) as file:
+        with pa.memory_map(str(path)) if mapped else pa.OSFile(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
         table.validate()
     except (pa.ArrowException, OSError) as error:

@@ -76,10 +76,15 @@ def write_shards(
     folder = Path(folder)
     tables: list[pa.Table] = []
     arriving = enumerate(frames)
+
+    def written(frame: Frame, size: int) -> None:
+        if progress is not None:
+            progress(frame)
+
     for first in arriving:
         members = chain([first], islice(arriving, frames_per_shard - 1))
         with atomic_path(folder / shard_name(len(tables))) as temporary:
-            tables.append(write_shard(temporary, len(tables), members, encoding, curation, progress))
+            tables.append(write_shard(temporary, len(tables), members, encoding, curation, written))
             # An older index would no longer fit the shards, should this run be interrupted.
             (folder / INDEX).unlink(missing_ok=True)
     if not tables:
@@ -95,11 +100,11 @@ def write_shard(
     frames: Iterable[tuple[int, Frame]],
     encoding: Encoding,
     curation: Curation | None,
-    progress: Callable[[Frame], None] | None = None,
+    progress: Callable[[Frame, int], None],
 ) -> pa.Table:
     """Write numbered frames into the tar file `path`, shard number `shard`, and return their part of the index.
 
-    A frame's number is its key in the tar file.
+    A frame's number is its key in the tar file. `progress` is called with every frame written and its size in bytes.
     """
     rows: list[dict[str, Any]] = []
     names: list[str] = []
@@ -118,8 +123,7 @@ def write_shard(
                     **{QUALITY + name: measured[name] for name in names},
                 }
             )
-            if progress is not None:
-                progress(frame)
+            progress(frame, sum(map(len, members.values())))
     return make_table(rows, names)
 
 
