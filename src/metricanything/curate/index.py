@@ -29,7 +29,7 @@ _VERSION = b"2"
 #: Columns of few different values, stored as codes of this many bits.
 _CODED = {"source": 32, "kind": 8, "sensor": 8, "scale": 8, "licence": 32, "camera_model": 8, "reasons": 32}
 _QUANTILES = {"depth_p05": 0.05, "depth_p50": 0.5, "depth_p95": 0.95}
-_QUANTILE_PIXELS = 20_000
+_QUANTILE_PIXELS = 10_000
 
 
 def shard_name(number: int) -> str:
@@ -40,7 +40,7 @@ def shard_name(number: int) -> str:
 def describe(frame: Frame) -> dict[str, Any]:
     """What the index says of a frame itself, by column: names, size, focal length (px), FoV (degrees), depth.
 
-    The quantiles of the depth are those of at most 20,000 known pixels, evenly spaced.
+    The quantiles of the depth are those of some 10,000 known pixels, evenly spaced.
     """
     known = frame.depth[frame.valid]
     some = known[:: max(1, len(known) // _QUANTILE_PIXELS)]

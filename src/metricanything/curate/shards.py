@@ -70,11 +70,10 @@ class Shards:
 
     def frame(self, number: int) -> Frame:
         """Decode frame `number`; raises InputError, naming the shard, when its bytes are damaged."""
-        path = self.folder / shard_name(int(self._shard[number]))
         name = self.name(number)
-        where = f"{path}:{name}"
+        where = f"{self._path(number)}:{name}"
         try:
-            frame = decode_frame(self._members(path, number), where)
+            frame = decode_frame(self.members(number), where)
             if frame.name != name:
                 raise ValueError(f"the index has another frame here than the shard, {frame.name}")
             return frame
@@ -82,10 +81,13 @@ class Shards:
             reason = str(error).removeprefix(f"{where}: ")
             raise InputError(f"{where}: damaged ({reason}); write the shards again") from None
 
-    def _members(self, path: Path, number: int) -> dict[str, bytes]:
-        """The members of a frame, which follow each other in the tar file, each after a header of one block."""
+    def members(self, number: int) -> dict[str, bytes]:
+        """The files of frame `number` as they are stored: image, depth, sigma where there is one, json.
+
+        They follow each other in the tar file, each after a header of one block, so that one read fetches them.
+        """
         sizes = {member: int(self._sizes[member][number]) for member in MEMBERS if self._sizes[member][number]}
-        with open(path, "rb", buffering=0) as file:
+        with open(self._path(number), "rb", buffering=0) as file:
             file.seek(int(self._offset[number]))
             data = file.read(sum(BLOCK + padded(size) for size in sizes.values()))
         members, start = dict[str, bytes](), 0
@@ -93,3 +95,6 @@ class Shards:
             members[member] = data[start + BLOCK : start + BLOCK + size]
             start += BLOCK + padded(size)
         return members
+
+    def _path(self, number: int) -> Path:
+        return self.folder / shard_name(int(self._shard[number]))
