@@ -36,7 +36,8 @@ def ingest(
     from rich.markup import escape
 
     from metricanything.cli.console import console, errors, progress_bar
-    from metricanything.curate.writing import INDEX, write_shards
+    from metricanything.curate.index import INDEX
+    from metricanything.curate.writing import write_shards
     from metricanything.sources import READERS, read
 
     if not kind:
