@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from metricanything import sources
 from metricanything.core.frame import Frame
 from metricanything.curate.shards import Shards
-from metricanything.data.batches import Mixture
+from metricanything.data.mixture import Mixture
 from metricanything.evaluation.metrics import abs_rel
 from metricanything.inference.baselines import prompt_only
 from metricanything.inference.predictor import Model

@@ -29,7 +29,8 @@ from metricanything import sources
 from metricanything.core.frame import Frame
 from metricanything.curate.shards import Shards
 from metricanything.curate.writing import write_shards
-from metricanything.data.batches import Mixture, canonical
+from metricanything.data.batches import canonical
+from metricanything.data.mixture import Mixture
 from metricanything.evaluation.metrics import abs_rel, delta
 from metricanything.models.compact.decoder import DecoderConfig
 from metricanything.models.compact.encoder import EncoderConfig

@@ -18,7 +18,7 @@ from metricanything.core.camera import Camera
 from metricanything.core.frame import Frame
 from metricanything.core.prompt import SparsePrompt
 from metricanything.curate.shards import Shards
-from metricanything.data.batches import Mixture
+from metricanything.data.mixture import Mixture
 from metricanything.inference.predictor import Model
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.prompting import box_sum, guided_upsample, prompt_levels, push_pull, smooth_sum

@@ -252,7 +252,7 @@ def test_a_teacher_trains(make_frame: Callable[..., Frame], tmp_path: Path) -> N
     """The same loop, loss and prompts as the compact one; the confidence learns too."""
     from metricanything.curate.shards import Shards
     from metricanything.curate.writing import write_shards
-    from metricanything.data.batches import Mixture
+    from metricanything.data.mixture import Mixture
     from metricanything.training.loop import TrainConfig, train
 
     write_shards([make_frame(seed, 64, 96) for seed in range(4)], tmp_path / "shards")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.curate.shards import Shards
-from metricanything.data.batches import Batch, Mixture, canonical
+from metricanything.data.batches import Batch, canonical
+from metricanything.data.mixture import Mixture
 from metricanything.inference.predictor import Model
 from metricanything.models.compact.pointmap import PointOutput
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig

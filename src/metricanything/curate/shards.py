@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,24 +72,37 @@ class Shards:
 
     def frame(self, number: int) -> Frame:
         """Decode frame `number`; raises InputError, naming the shard, when its bytes are damaged."""
-        name = self.name(number)
-        where = f"{self._path(number)}:{name}"
-        try:
-            frame = decode_frame(self.members(number), where)
-            if frame.name != name:
+        where, members = self.encoded(number)
+        with self.decoding(where):
+            frame = decode_frame(members, where)
+            if frame.name != self.name(number):
                 raise ValueError(f"the index has another frame here than the shard, {frame.name}")
             return frame
+
+    def encoded(self, number: int) -> tuple[str, dict[str, bytes]]:
+        """The members of frame `number` as they are stored, and what to call it in messages; InputError like `frame`.
+
+        Whoever decodes them does it within `decoding`.
+        """
+        path = self.folder / shard_name(int(self._shard[number]))
+        where = f"{path}:{self.name(number)}"
+        with self.decoding(where):
+            return where, self._members(path, number)
+
+    @staticmethod
+    @contextmanager
+    def decoding(where: str) -> Iterator[None]:
+        """Raise InputError for what damaged members make the block raise."""
+        try:
+            yield
         except (OSError, KeyError, TypeError, ValueError) as error:
             reason = str(error).removeprefix(f"{where}: ")
             raise InputError(f"{where}: damaged ({reason}); write the shards again") from None
 
-    def members(self, number: int) -> dict[str, bytes]:
-        """The files of frame `number` as they are stored: image, depth, sigma where there is one, json.
-
-        They follow each other in the tar file, each after a header of one block, so that one read fetches them.
-        """
+    def _members(self, path: Path, number: int) -> dict[str, bytes]:
+        """The members of a frame, which follow each other in the tar file, each after a header of one block."""
         sizes = {member: int(self._sizes[member][number]) for member in MEMBERS if self._sizes[member][number]}
-        with open(self._path(number), "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:
             file.seek(int(self._offset[number]))
             data = file.read(sum(BLOCK + padded(size) for size in sizes.values()))
         members, start = dict[str, bytes](), 0
@@ -95,6 +110,3 @@ class Shards:
             members[member] = data[start + BLOCK : start + BLOCK + size]
             start += BLOCK + padded(size)
         return members
-
-    def _path(self, number: int) -> Path:
-        return self.folder / shard_name(int(self._shard[number]))

@@ -13,7 +13,7 @@ from metricanything import samples, sources
 from metricanything.core.files import write_json
 from metricanything.curate.shards import Shards
 from metricanything.curate.writing import write_shards
-from metricanything.data.batches import Mixture
+from metricanything.data.mixture import Mixture
 from metricanything.inference.predictor import load
 from metricanything.models.checkpoint import load_model, save_model
 from metricanything.models.registry import get_spec

@@ -6,8 +6,7 @@ import dataclasses
 import io
 import pickle
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,9 @@ from torch import Tensor, nn
 
 from metricanything.core.errors import InputError
 from metricanything.core.files import write_bytes
-from metricanything.data.batches import Batch, Mixture
+from metricanything.data.batches import Batch
+from metricanything.data.loader import load
+from metricanything.data.mixture import Mixture
 
 Loss = Callable[[nn.Module, Batch, torch.Generator], dict[str, Tensor]]
 """network, batch, generator for the step's randomness -> named terms; their sum is minimised."""
@@ -84,7 +85,7 @@ def train(
     start, curve = _resume(state_path, network, optimizer, config)
     network.train()
     bad, last_saved = 0, time.monotonic()
-    for step, batch in _prefetch(data, start, config.steps):
+    for step, batch in load(data, start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         terms = loss(network, batch, torch.Generator().manual_seed(config.seed * 1_000_003 + step))
@@ -113,17 +114,6 @@ def _parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict]:
     decayed = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
     return [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def _prefetch(data: Mixture, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
-    """Batches start … stop - 1, each made in a thread while the one before is used."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = pool.submit(data.batch, start) if start < stop else None
-        for step in range(start, stop):
-            assert pending is not None
-            batch = pending.result()
-            pending = pool.submit(data.batch, step + 1) if step + 1 < stop else None
-            yield step, batch
 
 
 def _save(
