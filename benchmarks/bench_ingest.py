@@ -4,8 +4,9 @@
 
 FOLDER is of the `folder` format with FRAME/{image.jpg,depth.png,meta.json}; without it, copies of the bundled frames.
 The floor is the decoding of the same files by Pillow, and the encoding of the same pixels to the same bytes as JPEG and
-16-bit PNG, without anything between. Both are CPU seconds of one process, the best of some rounds that take turns. Then peak memory of
-runs over a quarter of the frames and over all, each a process of its own, and frames a second with several workers.
+16-bit PNG, without anything between. Both are CPU seconds of one process, the best of some rounds that take turns. Then
+peak memory of runs over a quarter of the frames and over all, each a process of its own, and frames a second with
+several workers.
 """
 
 from __future__ import annotations
