@@ -18,7 +18,7 @@ from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.curate.shards import Shards
-from metricanything.data.augment import Augmentation, View, crop_and_resize, random_colours, random_view
+from metricanything.data.augment import Augmentation, View, Window, random_colours, random_window, resample
 from metricanything.data.batches import Batch, canonical
 from metricanything.data.mixture import Mixture
 from metricanything.data.photometric import develop
@@ -32,6 +32,14 @@ MakeShards = Callable[..., Shards]
 
 
 # ---------------------------------------------------------------- views
+
+
+def random_view(frame: Frame, rng: np.random.Generator, height: int, width: int, **options: object) -> View:
+    return resample(frame, random_window(frame.height, frame.width, rng, (height, width), Augmentation(**options)))
+
+
+def crop_and_resize(frame: Frame, box: tuple[float, float, float, float], height: int, width: int) -> View:
+    return resample(frame, Window(box, height, width))
 
 
 def plane(height: int, width: int, **fields: object) -> tuple[Frame, NDArray[np.float64], float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,7 @@ from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.core.geometry import scatter_min
 
+_ROUNDING = 1e-6  # of a pixel; a window that ends with the frame does so to rounding
 _DENSE = 0.3  # a map with more known pixels than this is resampled by nearest pixel, a sparser one point by point
 
 Box = tuple[float, float, float, float]
@@ -58,46 +61,104 @@ class View:
     camera: Camera
 
 
-def crop_and_resize(frame: Frame, box: Box, height: int, width: int) -> View:
-    """The window `box` of a frame, resampled to (height, width); black and unknown where it leaves the frame.
+@dataclass(frozen=True)
+class Window:
+    """A part of a frame, `box` in its pixels, that becomes a view of height x width pixels, mirrored or not.
+
+    The box may leave the frame; pixels of the view that lie within the frame are `inner` (left, top, right, bottom).
+    """
+
+    box: Box
+    height: int
+    width: int
+    mirrored: bool = False
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the view per pixel of the frame, along x and y."""
+        left, top, right, bottom = self.box
+        return self.width / (right - left), self.height / (bottom - top)
+
+    def camera(self, camera: Camera) -> Camera:
+        """The camera of the view, of that of the frame."""
+        sx, sy = self.scale
+        fx, fy, cx, cy, *rest = camera.params
+        params = (fx * sx, fy * sy, (cx - self.box[0]) * sx, (cy - self.box[1]) * sy, *rest)
+        view = Camera(camera.model, params, self.width, self.height)
+        return view.flip() if self.mirrored else view
+
+    def inner(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The pixels of the view, before mirroring, that lie entirely within a frame of that size."""
+        (left, top, _, _), (sx, sy) = self.box, self.scale
+        x0, y0 = (max(math.ceil(start - _ROUNDING), 0) for start in (-left * sx, -top * sy))
+        x1, y1 = (math.floor(end + _ROUNDING) for end in ((width - left) * sx, (height - top) * sy))
+        return x0, y0, min(x1, self.width), min(y1, self.height)
+
+    def source(self, inner: tuple[int, int, int, int], height: int, width: int) -> Box:
+        """The pixels of a frame of that size which `inner` is made of."""
+        (left, top, _, _), (sx, sy) = self.box, self.scale
+        x0, y0, x1, y1 = inner
+        return max(left + x0 / sx, 0), max(top + y0 / sy, 0), min(left + x1 / sx, width), min(top + y1 / sy, height)
+
+
+def random_window(
+    height: int, width: int, rng: np.random.Generator, size: tuple[int, int], augmentation: Augmentation
+) -> Window:
+    """A window of a frame of height x width pixels, for a view of `size` (height, width)."""
+    aspect = size[1] / size[0] * np.exp(rng.uniform(-augmentation.aspect, augmentation.aspect))
+    crop_width = min(width, height * aspect) * rng.uniform(*augmentation.zoom)
+    crop_height = crop_width / aspect
+    left, top = (rng.uniform(min(slack, 0), max(slack, 0)) for slack in (width - crop_width, height - crop_height))
+    box = (left, top, left + crop_width, top + crop_height)
+    return Window(box, *size, bool(rng.random() < augmentation.flip))
+
+
+def resample(frame: Frame, window: Window) -> View:
+    """The view of a frame through a window; black and unknown where it leaves the frame.
 
     The image is area-filtered. Depth is never interpolated: dense maps take the nearest pixel, sparse ones are
     scattered point by point with the nearest winning.
     """
     from PIL import Image
 
-    left, top, right, bottom = box
-    resampled = Image.fromarray(frame.image).resize((width, height), Image.Resampling.BILINEAR, box=box)
-    sx, sy = width / (right - left), height / (bottom - top)
-    fx, fy, cx, cy, *rest = frame.camera.params
-    params = (fx * sx, fy * sy, (cx - left) * sx, (cy - top) * sy, *rest)
-    known = ~np.isnan(frame.depth)
-    if known.mean() > _DENSE:
-        rows = np.clip((top + (np.arange(height) + 0.5) / sy).astype(int), 0, frame.height - 1)
-        columns = np.clip((left + (np.arange(width) + 0.5) / sx).astype(int), 0, frame.width - 1)
-        depth = frame.depth[rows[:, None], columns[None]]
+    def image_of(box: Box, height: int, width: int) -> NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(frame.image).resize((width, height), Image.Resampling.BILINEAR, box=box))
+
+    image = resample_image(image_of, window, frame.height, frame.width)
+    return View(image, resample_depth(frame.depth, window), window.camera(frame.camera))
+
+
+def resample_image(
+    image_of: Callable[[Box, int, int], NDArray[np.uint8]], window: Window, height: int, width: int
+) -> NDArray[np.uint8]:
+    """Image (H, W, 3) of a window of a frame of height x width pixels; `image_of(box, h, w)` resamples within it."""
+    x0, y0, x1, y1 = inner = window.inner(height, width)
+    image = image_of(window.source(inner, height, width), y1 - y0, x1 - x0)
+    if image.shape[:2] != (window.height, window.width):
+        canvas = np.zeros((window.height, window.width, 3), np.uint8)
+        canvas[y0:y1, x0:x1] = image
+        image = canvas
+    return image[:, ::-1] if window.mirrored else image
+
+
+def resample_depth(depth: NDArray, window: Window, table: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Depth (H, W) of a window, of the depth of a frame or of codes with the depth that each stands for (0: NaN)."""
+    height, width = depth.shape
+    x0, y0, x1, y1 = window.inner(height, width)
+    known = np.count_nonzero(depth) if table is not None else np.count_nonzero(~np.isnan(depth))
+    (left, top, _, _), (sx, sy) = window.box, window.scale
+    view = np.full((window.height, window.width), np.nan, np.float32)
+    if known > _DENSE * depth.size:
+        rows = np.clip((top + (np.arange(y0, y1) + 0.5) / sy).astype(int), 0, height - 1)
+        columns = np.clip((left + (np.arange(x0, x1) + 0.5) / sx).astype(int), 0, width - 1)
+        nearest = depth[rows][:, columns]
+        view[y0:y1, x0:x1] = nearest if table is None else table[nearest]
     else:
-        v, u = np.nonzero(np.isfinite(frame.depth))
+        metres = depth if table is None else table[depth]
+        v, u = np.nonzero(np.isfinite(metres))
         uv = np.stack([(u + 0.5 - left) * sx, (v + 0.5 - top) * sy], axis=-1)
-        depth = scatter_min(uv, frame.depth[v, u], height, width)
-    return View(np.asarray(resampled), depth, Camera(frame.camera.model, params, width, height))
-
-
-def random_view(
-    frame: Frame, rng: np.random.Generator, height: int, width: int, augmentation: Augmentation = Augmentation()
-) -> View:
-    """A random crop of a frame, mirrored or not."""
-    aspect = width / height * np.exp(rng.uniform(-augmentation.aspect, augmentation.aspect))
-    crop_width = min(frame.width, frame.height * aspect) * rng.uniform(*augmentation.zoom)
-    crop_height = crop_width / aspect
-    left = rng.uniform(0, frame.width - crop_width)
-    top = rng.uniform(0, max(frame.height - crop_height, 0))
-    right, bottom = min(left + crop_width, frame.width), min(top + crop_height, frame.height)
-    view = crop_and_resize(frame, (left, top, right, bottom), height, width)
-    image, depth, camera = view.image, view.depth, view.camera
-    if rng.random() < augmentation.flip:
-        image, depth, camera = image[:, ::-1], depth[:, ::-1], camera.flip()
-    return View(image, np.ascontiguousarray(depth), camera)
+        view[y0:y1, x0:x1] = scatter_min(uv, metres[v, u], window.height, window.width)[y0:y1, x0:x1]
+    return view[:, ::-1] if window.mirrored else view
 
 
 def random_colours(rng: np.random.Generator, augmentation: Augmentation) -> NDArray[np.float32]:

@@ -44,8 +44,9 @@ class Batch:
         return len(self.focal_B)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The batch on a device; names stay where they are."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """The batch on a device; names, and the parameters of `developed`, stay where they are."""
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return dataclasses.replace(moved, photometric_BP=self.photometric_BP)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from where copies to a GPU can overlap with its work."""

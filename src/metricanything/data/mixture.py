@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from metricanything.core.errors import InputError
-from metricanything.core.frame import Frame
 from metricanything.curate.shards import Shards
-from metricanything.data.augment import Augmentation, View, plane, random_colours, random_view
+from metricanything.data.augment import Augmentation, View, plane, random_colours
 from metricanything.data.batches import Batch
 from metricanything.data.order import Interleaving, hashed, permuted
+from metricanything.data.views import Label, read_view
 
 Int64 = NDArray[np.int64]
 
@@ -82,8 +82,27 @@ class Mixture:
 
     def samples(self, number: int) -> Samples:
         """The frames of micro-batch `number`, without reading any."""
-        draws = number * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
-        return self._frames(*self._interleaving.draw(draws))
+        return self._frames(*self._interleaving.draw(self._draws(number)))
+
+    def batch(self, number: int) -> Batch:
+        """Micro-batch `number`; all its images have one of `sizes`.
+
+        A frame that cannot be read is replaced by the next of its source and named in `damaged`. Raises InputError
+        when many in a row cannot be read.
+        """
+        size = self.sizes[int(hashed(self.seed, number // self.micro_batches)[0] % np.uint64(len(self.sizes)))]
+        draws = self._draws(number)
+        source, count = self._interleaving.draw(draws)
+        frames, damaged = self._frames(source, count), list[str]()
+        samples = []
+        for i, draw in enumerate(draws.tolist()):
+            sample = self._read(int(frames.set[i]), int(frames.row[i]), draw, size, damaged)
+            samples.append(sample or self._read_another(source[i], count[i], draw, size, damaged))
+        batch = _stacked(samples, [self.sources[code] for code in source], damaged)
+        return batch.developed() if self.develop else batch
+
+    def _draws(self, number: int) -> Int64:
+        return number * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
 
     def _frames(self, source: Int64, count: Int64) -> Samples:
         """The frames of draws `count` of each source."""
@@ -93,62 +112,75 @@ class Mixture:
         of_set = np.searchsorted(self._first, row, side="right") - 1
         return Samples(source, of_set, row - self._first[of_set], epoch)
 
-    def batch(self, number: int) -> Batch:
-        """Micro-batch `number`; all its images have one of `sizes`.
+    def _read(self, of_set: int, row: int, draw: int, size: tuple[int, int], damaged: list[str]) -> _Sample | None:
+        """The view of a row, with the randomness of a draw; None, its reason in `damaged`, when it cannot be read."""
+        rng = np.random.default_rng((self.seed, draw))
+        try:
+            view, label = read_view(self.sets[of_set], row, rng, size, self.augmentation)
+        except InputError as error:
+            damaged.append(str(error))
+            return None
+        return _Sample(view, label, random_colours(rng, self.augmentation), (of_set, row))
 
-        A frame that cannot be read is replaced by the next of its source and named in `damaged`. Raises InputError
-        when many in a row cannot be read.
-        """
-        step = number // self.micro_batches
-        height, width = self.sizes[int(hashed(self.seed, step)[0] % np.uint64(len(self.sizes)))]
-        draws = number * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
-        source, count = self._interleaving.draw(draws)
-        views: list[View] = []
-        frames: list[Frame] = []
-        damaged: list[str] = []
-        rows: list[tuple[int, int]] = []
-        colours: list[NDArray[np.float32]] = []
-        for draw, one_source, one_count in zip(draws, source, count, strict=True):
-            frame, place = self._read(one_source, one_count, damaged)
-            frames.append(frame)
-            rows.append(place)
-            rng = np.random.default_rng((self.seed, int(draw)))
-            views.append(random_view(frame, rng, height, width, self.augmentation))
-            colours.append(random_colours(rng, self.augmentation))
-        batch = Batch(
-            # Channels stay last in memory, which is how convolutions are fastest on a CPU.
-            image_B3HW=torch.from_numpy(np.stack([v.image for v in views])).permute(0, 3, 1, 2),
-            depth_BHW=torch.from_numpy(np.stack([v.depth for v in views])),
-            focal_B=torch.tensor([v.camera.fx / v.camera.width for v in views], dtype=torch.float32),
-            plane_BHW2=torch.from_numpy(np.stack([plane(v.camera) for v in views])),
-            trusted_B=torch.tensor([f.kind == "rendered" or "pseudo_label" in f.notes for f in frames]),
-            metric_B=torch.tensor([f.scale == "metric" for f in frames]),
-            names=tuple(f.name for f in frames),
-            sources=tuple(f.source for f in frames),
-            rows=tuple(rows),
-            photometric_BP=torch.from_numpy(np.stack(colours)),
-            damaged=tuple(damaged),
+    def _read_another(
+        self, source: np.int64, count: np.int64, draw: int, size: tuple[int, int], damaged: list[str]
+    ) -> _Sample:
+        """The first readable frame after draw `count` of a source."""
+        candidates = self._frames(np.full(_ATTEMPTS, source), count + 1 + np.arange(_ATTEMPTS))
+        for of_set, row in zip(candidates.set.tolist(), candidates.row.tolist(), strict=True):
+            sample = self._read(of_set, row, draw, size, damaged)
+            if sample is not None:
+                return sample
+        raise InputError(
+            f"{self.sources[source]}: {_ATTEMPTS + 1} frames in a row cannot be read; the last: {damaged[-1]}"
         )
-        return batch.developed() if self.develop else batch
 
-    def _read(self, source: np.int64, count: np.int64, damaged: list[str]) -> tuple[Frame, tuple[int, int]]:
-        """The first readable frame from draw `count` of a source on, and its place; reasons go to `damaged`."""
-        found = self._frames(np.full(_ATTEMPTS, source), count + np.arange(_ATTEMPTS))
-        for of_set, row in zip(found.set.tolist(), found.row.tolist(), strict=True):
-            try:
-                return self.sets[of_set].frame(row), (of_set, row)
-            except InputError as error:
-                damaged.append(str(error))
-        raise InputError(f"{self.sources[source]}: {_ATTEMPTS} frames in a row cannot be read; the last: {damaged[-1]}")
+
+@dataclass(frozen=True)
+class _Sample:
+    view: View
+    label: Label
+    colours: NDArray[np.float32]
+    place: tuple[int, int]
+
+
+def _stacked(samples: Sequence[_Sample], sources: Sequence[str], damaged: Sequence[str]) -> Batch:
+    views, labels = [sample.view for sample in samples], [sample.label for sample in samples]
+    return Batch(
+        # Channels stay last in memory, which is how convolutions are fastest on a CPU.
+        image_B3HW=torch.from_numpy(np.stack([view.image for view in views])).permute(0, 3, 1, 2),
+        depth_BHW=torch.from_numpy(np.stack([view.depth for view in views])),
+        focal_B=torch.tensor([view.camera.fx / view.camera.width for view in views], dtype=torch.float32),
+        plane_BHW2=torch.from_numpy(np.stack([plane(view.camera) for view in views])),
+        trusted_B=torch.tensor([label.trusted for label in labels]),
+        metric_B=torch.tensor([label.metric for label in labels]),
+        names=tuple(label.name for label in labels),
+        sources=tuple(sources),
+        rows=tuple(sample.place for sample in samples),
+        photometric_BP=torch.from_numpy(np.stack([sample.colours for sample in samples])),
+        damaged=tuple(damaged),
+    )
 
 
 def _by_source(sets: Sequence[Shards]) -> tuple[tuple[str, ...], NDArray[np.integer], Int64, Int64]:
-    """Names of the sources; all rows ordered by source; where each source starts there; the first row of each set.
+    """Names of the sources; kept rows ordered by source; where each source starts there; the first row of each set.
 
     Rows of several sets count on from one to the next. Four bytes a row, as long as they suffice.
     """
     first = np.cumsum([0, *map(len, sets)])
-    names, code = np.unique([name for one in sets for name in one.sources()], return_inverse=True)
-    rows = np.argsort(code, kind="stable").astype(np.int32 if first[-1] < 2**31 else np.int64)
-    start = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=len(names)))])
-    return tuple(names.tolist()), rows, start, first[:-1]
+    coded = [one.coded("source") for one in sets]
+    names = sorted({name for _, texts in coded for name in texts})
+    number = {name: i for i, name in enumerate(names)}
+    kept = [one.kept for one in sets]
+    code = np.concatenate(
+        [
+            np.array([number[t] for t in texts], np.int16)[codes[own]]
+            for (codes, texts), own in zip(coded, kept, strict=True)
+        ]
+    )
+    order = np.argsort(code, kind="stable")
+    rows = np.concatenate([own + start for own, start in zip(kept, first[:-1], strict=True)])
+    rows = rows.astype(np.int32 if first[-1] < 2**31 else np.int64)[order]
+    count = np.bincount(code, minlength=len(names))
+    present = np.flatnonzero(count)
+    return tuple(names[i] for i in present), rows, np.concatenate([[0], np.cumsum(count[present])]), first[:-1]
