@@ -147,8 +147,7 @@ class _Sample:
 def _stacked(samples: Sequence[_Sample], sources: Sequence[str], damaged: Sequence[str]) -> Batch:
     views, labels = [sample.view for sample in samples], [sample.label for sample in samples]
     return Batch(
-        # Channels stay last in memory, which is how convolutions are fastest on a CPU.
-        image_B3HW=torch.from_numpy(np.stack([view.image for view in views])).permute(0, 3, 1, 2),
+        image_B3HW=torch.from_numpy(np.stack([view.image.transpose(2, 0, 1) for view in views])),
         depth_BHW=torch.from_numpy(np.stack([view.depth for view in views])),
         focal_B=torch.tensor([view.camera.fx / view.camera.width for view in views], dtype=torch.float32),
         plane_BHW2=torch.from_numpy(np.stack([plane(view.camera) for view in views])),
