@@ -7,8 +7,8 @@ is decided later and for all frames together (`curate.rules`), so that rules can
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ from metricanything.curate.edges import NOT_MEASURABLE, edge_agreement, grid_ste
 
 Float32 = NDArray[np.float32]
 
-SPARSE = 0.3  # known share of the pixels below which a depth map is taken as a set of points
+_TOUCHING = 0.5  # share of measured pixels with a measured neighbour below which depth is a set of points
 _STRAY = 1.08  # ratio to the neighbours' median depth beyond which a pixel strays from the surface
-_STRAY_SPARSE = 1.3  # the same for points, which lie further apart
+_STRAY_SPARSE = 1.2  # the same for points, which lie further apart
 _POINTS = 2000  # points looked at where all would be too many
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _DARK, _BRIGHT = 8.0, 247.0
@@ -62,6 +62,10 @@ class Quality:
     #: Fields that are 64-bit unsigned integers; all others are floats.
     HASHES: ClassVar[tuple[str, ...]] = ("hash", "depth_hash")
 
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers by name."""
+        return asdict(self)
+
 
 def measure(frame: Frame, neighbour: Frame | None = None) -> Quality:
     """The quality of a frame; `neighbour` is one of the same sequence, both with pose, for what two views can tell."""
@@ -69,7 +73,7 @@ def measure(frame: Frame, neighbour: Frame | None = None) -> Quality:
     image = _reduced(frame.image, step)
     grey = np.tensordot(_LUMA, image, axes=1)
     valid = frame.valid
-    sparse = valid.mean() < SPARSE
+    sparse = (valid[:, 1:] & valid[:, :-1]).sum() < _TOUCHING * valid.sum()
     depth = np.ascontiguousarray(frame.depth[step // 2 :: step, step // 2 :: step][: grey.shape[0], : grey.shape[1]])
     edges = NOT_MEASURABLE if sparse else edge_agreement(image, depth, step)
     view_depth, view_photo = (np.nan, np.nan) if neighbour is None else _two_views(frame, neighbour)
@@ -100,8 +104,8 @@ def _reduced(image: NDArray[np.uint8], step: int) -> Float32:
     planes = np.ascontiguousarray(image[: height * step, : width * step].transpose(2, 0, 1), dtype=np.float32)
     if step == 1:
         return planes
-    rows = sum(planes[:, down::step] for down in range(step))
-    return np.asarray(sum(rows[:, :, across::step] for across in range(step)), dtype=np.float32) / (step * step)
+    rows = np.add.reduce([planes[:, down::step] for down in range(step)])
+    return np.asarray(np.add.reduce([rows[:, :, across::step] for across in range(step)]) / (step * step), np.float32)
 
 
 def _sharpness(grey: Float32) -> float:
@@ -115,34 +119,32 @@ def _sharpness(grey: Float32) -> float:
 
 def _outliers_dense(depth: Float32) -> float:
     """Share of the pixels with four measured neighbours that differ from the middle two of them."""
-    rows = slice(1, -1, 2 if depth.shape[0] > 320 else 1)
+    every = 2 if depth.shape[0] > 320 else 1
     log = np.log(depth)
-    up, down = log[:-2][rows.start - 1 :: rows.step or 1], log[2:][rows.start - 1 :: rows.step or 1]
-    centre = log[1:-1][:: rows.step or 1]
-    return _stray_share(centre[:, 1:-1], [up[:, 1:-1], down[:, 1:-1], centre[:, :-2], centre[:, 2:]], _STRAY)
+    here = log[1:-1:every]
+    up, down, left, right = log[:-2:every, 1:-1], log[2::every, 1:-1], here[:, :-2], here[:, 2:]
+    with np.errstate(invalid="ignore"):
+        high, low = np.maximum(np.maximum(up, down), np.maximum(left, right)), np.minimum(up, down)
+        low = np.minimum(low, np.minimum(left, right))
+        off = np.abs(here[:, 1:-1] - (up + down + left + right - high - low) / 2)
+    known = np.isfinite(off)
+    return float((off[known] > np.log(_STRAY)).mean()) if known.sum() >= 20 else float("nan")
 
 
 def _outliers_sparse(depth: Float32, valid: NDArray[np.bool_]) -> float:
-    """The same for points with their four nearest neighbours in the image."""
+    """Share of the points with not even two of their eight nearest in the image at their depth.
+
+    Points of a LiDAR beside the camera lie on two surfaces at once near a silhouette, but on each they have company.
+    """
     v, u = np.nonzero(valid)
     if len(v) < 20:
         return float("nan")
     places = np.stack([v, u], axis=-1).astype(np.float32)
     log = np.log(depth[v, u])
     chosen = np.arange(0, len(v), len(v) // _POINTS + 1)
-    tree = cKDTree(places, balanced_tree=False, compact_nodes=False)
-    nearest = tree.query(places[chosen], k=5)[1]
-    return _stray_share(log[chosen], [log[nearest[:, k]] for k in range(1, 5)], _STRAY_SPARSE)
-
-
-def _stray_share(centre: Float32, around: list[Float32], ratio: float) -> float:
-    with np.errstate(invalid="ignore"):
-        high = np.maximum(np.maximum(around[0], around[1]), np.maximum(around[2], around[3]))
-        low = np.minimum(np.minimum(around[0], around[1]), np.minimum(around[2], around[3]))
-        middle = (around[0] + around[1] + around[2] + around[3] - high - low) / 2
-        off = np.abs(centre - middle)
-    known = np.isfinite(off)
-    return float((off[known] > np.log(ratio)).mean()) if known.sum() >= 20 else float("nan")
+    nearest = cKDTree(places, balanced_tree=False, compact_nodes=False).query(places[chosen], k=9)[1][:, 1:]
+    off = np.partition(np.abs(log[nearest] - log[chosen][:, None]), 1, axis=1)[:, 1]
+    return float((off > np.log(_STRAY_SPARSE)).mean())
 
 
 # ---------------------------------------------------------------- two views
@@ -197,4 +199,4 @@ def _perceptual_hash(grey: Float32) -> int:
 
 
 def _bytes_hash(depth: Float32) -> int:
-    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(depth), digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(depth).data, digest_size=8).digest(), "big")
