@@ -17,6 +17,7 @@ from metricanything.core import codecs
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
+from metricanything.curate.index import read_table, write_table
 from metricanything.curate.shards import Shards
 from metricanything.curate.writing import write_shards
 
@@ -79,7 +80,7 @@ def test_same_frames_same_bytes(frames: list[Frame], tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_shards(iter(frames), tmp_path / name, frames_per_shard=2)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert files == ["index.json", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
+    assert files == ["index.arrow", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -88,18 +89,15 @@ def test_tar_follows_the_webdataset_convention(frames: list[Frame], tmp_path: Pa
     """Members of a sample share the key before the first dot and follow each other."""
     write_shards(frames, tmp_path, frames_per_shard=3)
     seen: list[str] = []
-    index = json.loads((tmp_path / "index.json").read_text())
-    for shard in index["shards"]:
-        with tarfile.open(tmp_path / shard) as tar:
+    for shard in sorted(tmp_path.glob("*.tar")):
+        with tarfile.open(shard) as tar:
             for member in tar:
                 assert member.isfile()
                 key, suffix = member.name.split(".", 1)
-                entry = index["frames"][int(key)]
                 if not seen or seen[-1] != key:
                     assert key not in seen
                     seen.append(key)
                 data = tar.extractfile(member).read()
-                assert entry["members"][suffix] == [member.offset_data, len(data)]
                 if suffix == "jpg":
                     assert codecs.decode_image(data, member.name).shape == frames[int(key)].image.shape
                 elif suffix == "json":
@@ -136,9 +134,8 @@ def test_frames_are_let_go_as_they_are_written(make_frame: MakeFrame, tmp_path: 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [2, 2])])
 def test_shards_are_filled_in_order(make_frame: MakeFrame, tmp_path: Path, count: int, sizes: list[int]) -> None:
     write_shards((make_frame(n, 20, 30) for n in range(count)), tmp_path, frames_per_shard=2)
-    index = json.loads((tmp_path / "index.json").read_text())
-    assert [entry["shard"] for entry in index["frames"]] == [n for n, size in enumerate(sizes) for _ in range(size)]
-    assert len(index["shards"]) == len(sizes) == len(list(tmp_path.glob("*.tar")))
+    assert Shards(tmp_path).column("shard").tolist() == [n for n, size in enumerate(sizes) for _ in range(size)]
+    assert len(sizes) == len(list(tmp_path.glob("*.tar")))
 
 
 def test_a_shard_holds_at_least_one_frame(frames: list[Frame], tmp_path: Path) -> None:
@@ -149,7 +146,7 @@ def test_a_shard_holds_at_least_one_frame(frames: list[Frame], tmp_path: Path) -
 def test_no_frames(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no frames to write"):
         write_shards([], tmp_path / "out")
-    assert not (tmp_path / "out" / "index.json").exists()
+    assert not (tmp_path / "out" / "index.arrow").exists()
 
 
 # ---------------------------------------------------------------- interrupted writing
@@ -173,7 +170,7 @@ def test_full_disk_leaves_no_index_and_no_half_shard(
     with pytest.raises(OSError, match="No space left"):
         write_shards(frames, tmp_path / "out", frames_per_shard=2)
     assert tars(tmp_path / "out") == ["shard-000000.tar"]
-    with pytest.raises(InputError, match=r"no index\.json; not a shard folder, or its writing was interrupted"):
+    with pytest.raises(InputError, match=r"no index\.arrow; not a shard folder, or its writing was interrupted"):
         Shards(tmp_path / "out")
 
 
@@ -218,12 +215,21 @@ def test_interrupted_rewriting_does_not_keep_the_old_index(frames: list[Frame], 
 # ---------------------------------------------------------------- damaged shards
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", "{", '{"shards": 1, "frames": []}', "null"])
-def test_bad_index(tmp_path: Path, content: str) -> None:
-    (tmp_path / "index.json").write_text(content)
-    with pytest.raises(InputError, match=r"index\.json") as caught:
+@pytest.mark.parametrize("how", ["empty", "text", "cut", "another table", "another version"])
+def test_bad_index(frames: list[Frame], tmp_path: Path, how: str) -> None:
+    write_shards(frames, tmp_path)
+    path = tmp_path / "index.arrow"
+    table = read_table(path)
+    if how == "another table":
+        write_table(path, table.drop_columns(["kept"]))
+    elif how == "another version":
+        write_table(path, table.replace_schema_metadata({"version": "1"}))
+    else:
+        path.write_bytes({"empty": b"", "text": b"{}", "cut": path.read_bytes()[:-100]}[how])
+    with pytest.raises(InputError, match=r"index\.arrow") as caught:
         Shards(tmp_path)
     assert "\n" not in str(caught.value)
+    assert "write the shards again" in str(caught.value)
 
 
 def test_missing_folder(tmp_path: Path) -> None:
@@ -231,12 +237,19 @@ def test_missing_folder(tmp_path: Path) -> None:
         Shards(tmp_path / "nowhere")
 
 
+def place(folder: Path, member: str) -> tuple[int, int]:
+    """Offset and size of a member of frame 0."""
+    with tarfile.open(folder / "shard-000000.tar") as tar:
+        header = tar.getmember(f"00000000.{member}")
+        return header.offset_data, header.size
+
+
 @pytest.mark.parametrize("member", ["jpg", "depth.png", "sigma.png", "json"])
 @pytest.mark.parametrize("how", ["zeros", "cut", "noise", "removed"])
 def test_damaged_bytes_name_the_shard(frames: list[Frame], tmp_path: Path, member: str, how: str) -> None:
     write_shards(frames[1:2], tmp_path)
     path = tmp_path / "shard-000000.tar"
-    offset, size = json.loads((tmp_path / "index.json").read_text())["frames"][0]["members"][member]
+    offset, size = place(tmp_path, member)
     data = bytearray(path.read_bytes())
     if how == "zeros":
         data[offset : offset + size] = bytes(size)
@@ -260,17 +273,16 @@ def test_damaged_bytes_name_the_shard(frames: list[Frame], tmp_path: Path, membe
 def test_wrong_record_names_the_shard(frames: list[Frame], tmp_path: Path, key: str, value: Any) -> None:
     """A record that is JSON but not ours; None here removes the key."""
     write_shards(frames[:1], tmp_path)
-    path, index = tmp_path / "shard-000000.tar", json.loads((tmp_path / "index.json").read_text())
-    offset, size = index["frames"][0]["members"]["json"]
+    path = tmp_path / "shard-000000.tar"
+    offset, size = place(tmp_path, "json")
     data = path.read_bytes()
     record = json.loads(data[offset : offset + size])
     record[key] = value
     if value is None:
         del record[key]
-    text = json.dumps(record).encode()
-    index["frames"][0]["members"]["json"] = [len(data), len(text)]
-    path.write_bytes(data + text)
-    (tmp_path / "index.json").write_text(json.dumps(index))
+    text = json.dumps(record, separators=(",", ":")).encode().ljust(size)
+    assert len(text) == size
+    path.write_bytes(data[:offset] + text + data[offset + size :])
     with pytest.raises(InputError, match=r"shard-000000\.tar") as caught:
         Shards(tmp_path).frame(0)
     assert "\n" not in str(caught.value)

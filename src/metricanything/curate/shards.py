@@ -2,78 +2,94 @@
 
 from __future__ import annotations
 
-import json
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from metricanything.core import codecs
-from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
-from metricanything.core.files import read_json
 from metricanything.core.frame import Frame
+from metricanything.curate.codec import BLOCK, decode_frame, padded
+from metricanything.curate.index import INDEX, MEMBERS, Columns, read_table, shard_name
 
 
 class Shards:
-    """The frames of a shard folder by number; each is read by seeking, so that opening is quick at any size.
+    """The frames of a shard folder by number, and the columns of its index (docs/shards.md).
 
-    Raises InputError when the folder has no index (unfinished, or not a shard folder).
+    Opening takes the same time at any size, and reading a frame is one read at a known place, so that nothing grows
+    with the number of frames. An object may be used from several threads, after a fork, and in other processes, where
+    it arrives as its path. Raises InputError when the folder has no index (unfinished, or not a shard folder).
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        index = self.folder / "index.json"
+        index = self.folder / INDEX
         if not index.is_file():
-            raise InputError(f"{self.folder}: no index.json; not a shard folder, or its writing was interrupted")
-        content = read_json(index)
-        try:
-            self._shards: list[str] = list(content["shards"])
-            self._frames: list[dict] = list(content["frames"])
-        except (KeyError, TypeError):
-            raise InputError(f"{index}: lists no shards and frames; write the shards again") from None
+            raise InputError(f"{self.folder}: no {INDEX}; not a shard folder, or its writing was interrupted")
+        #: All columns by name.
+        self.columns = Columns(read_table(index), index)
+        self._shard, self._offset = self.columns["shard"], self.columns["offset"]
+        self._sizes = {member: self.columns[f"{member}_size"] for member in MEMBERS}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.folder,))
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._shard)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column (N,) of the index; numbers without a copy and read-only, NaN where unknown."""
+        return self.columns[name]
+
+    def coded(self, name: str) -> tuple[NDArray[np.integer], list[str]]:
+        """Codes (N,) and the texts they stand for: source, kind, sensor, scale, licence, camera_model, reasons."""
+        return self.columns.coded(name)
+
+    @cached_property
+    def kept(self) -> NDArray[np.int64]:
+        """Numbers of the frames that no rule of quality put aside, rising."""
+        return np.flatnonzero(self.columns["kept"])
 
     def sources(self) -> list[str]:
-        """The source of every frame, without reading any."""
-        return [entry["source"] for entry in self._frames]
+        """The source of every frame, without reading any; `coded` tells the same without a list of all frames."""
+        return self._texts("source")
 
     def kinds(self) -> list[str]:
         """The kind of every frame, without reading any."""
-        return [entry["kind"] for entry in self._frames]
+        return self._texts("kind")
+
+    def _texts(self, name: str) -> list[str]:
+        codes, texts = self.coded(name)
+        return [texts[code] for code in codes]
+
+    def name(self, number: int) -> str:
+        """The name of frame `number`."""
+        return self.columns.text("name", number)
 
     def frame(self, number: int) -> Frame:
         """Decode frame `number`; raises InputError, naming the shard, when its bytes are damaged."""
-        entry = self._frames[number]
-        path = self.folder / self._shards[entry["shard"]]
-        where = f"{path}:{entry['name']}"
-        data: dict[str, bytes] = {}
+        path = self.folder / shard_name(int(self._shard[number]))
+        name = self.name(number)
+        where = f"{path}:{name}"
         try:
-            with open(path, "rb") as file:
-                for suffix, (offset, size) in entry["members"].items():
-                    file.seek(offset)
-                    data[suffix] = file.read(size)
-            return _decode(data, where)
+            frame = decode_frame(self._members(path, number), where)
+            if frame.name != name:
+                raise ValueError(f"the index has another frame here than the shard, {frame.name}")
+            return frame
         except (OSError, KeyError, TypeError, ValueError) as error:
             reason = str(error).removeprefix(f"{where}: ")
             raise InputError(f"{where}: damaged ({reason}); write the shards again") from None
 
-
-def _decode(data: dict[str, bytes], where: str) -> Frame:
-    record = json.loads(data["json"])
-    pose, sigma = record["world_from_cam"], data.get("sigma.png")
-    return Frame(
-        name=record["name"],
-        image=codecs.decode_image(data["jpg"], where),
-        depth=codecs.decode_depth_log_png(data["depth.png"], where),
-        camera=Camera.from_dict(record["camera"]),
-        kind=record["kind"],
-        sensor=record["sensor"],
-        source=record["source"],
-        licence=record["licence"],
-        scale=record["scale"],
-        world_from_cam=None if pose is None else np.asarray(pose, dtype=np.float64),
-        sigma=None if sigma is None else codecs.decode_depth_log_png(sigma, where),
-        notes=record["notes"],
-    )
+    def _members(self, path: Path, number: int) -> dict[str, bytes]:
+        """The members of a frame, which follow each other in the tar file, each after a header of one block."""
+        sizes = {member: int(self._sizes[member][number]) for member in MEMBERS if self._sizes[member][number]}
+        with open(path, "rb", buffering=0) as file:
+            file.seek(int(self._offset[number]))
+            data = file.read(sum(BLOCK + padded(size) for size in sizes.values()))
+        members, start = dict[str, bytes](), 0
+        for member, size in sizes.items():
+            members[member] = data[start + BLOCK : start + BLOCK + size]
+            start += BLOCK + padded(size)
+        return members

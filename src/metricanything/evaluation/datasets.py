@@ -1,7 +1,7 @@
 """Data to evaluate on, with random access: shards, folders, OMNI-DC samples and Marigold-DC folders.
 
 A data set is a list of names and a way to load one. Frames may bring their own prompt. Which of the forms a folder has
-is told from what lies in it: `index.json` (shards), `rgb/` and `gt/` (Marigold-DC), `.npy` files alone (OMNI-DC), else
+is told from what lies in it: `index.arrow` (shards), `rgb/` and `gt/` (Marigold-DC), `.npy` files alone (OMNI-DC), else
 the readers' `folder` layouts.
 """
 
@@ -64,7 +64,7 @@ def open_data(path: str | Path, *, depth_scale: float | None = None, fov_x: floa
         problem = "is a file, not a folder" if path.exists() else "no such folder"
         raise InputError(f"{path}: {problem}; --data is a folder: shards, images with depth, .npy samples")
     name = path.resolve().name
-    if (path / "index.json").is_file():
+    if (path / "index.arrow").is_file():
         return _shards(path, name)
     if (path / "gt").is_dir() and (path / "rgb").is_dir():
         return _marigold_dc(path, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +105,25 @@ def read_exr(path: str | Path) -> Float32:
             channels = {name: channel.pixels for name, channel in file.channels().items()}
         usual = [key for wanted in ("Z", "Y", "V", "R", "depth") for key in channels if key.split(".")[-1] == wanted]
         return np.asarray(channels[(usual or list(channels))[0]]).astype(np.float32)
+
+
+def decode_depth_exr(data: bytes, name: str) -> Float32:
+    """The same as `read_exr` for a file in memory; `name` stands for it in messages."""
+    with tempfile.NamedTemporaryFile(suffix=".exr") as file:  # OpenEXR reads files only
+        file.write(data)
+        file.flush()
+        try:
+            return read_exr(file.name)
+        except InputError as error:
+            raise InputError(str(error).replace(file.name, name)) from None
+
+
+def encode_depth_exr(depth: NDArray[Any]) -> bytes:
+    """The file that `write_depth_exr` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "depth.exr"
+        write_depth_exr(path, depth)
+        return path.read_bytes()
 
 
 def write_depth_exr(path: str | Path, depth: NDArray[Any]) -> None:
