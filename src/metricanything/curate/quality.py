@@ -21,7 +21,7 @@ from metricanything.curate.edges import NOT_MEASURABLE, edge_agreement, grid_ste
 
 Float32 = NDArray[np.float32]
 
-_TOUCHING = 0.5  # share of measured pixels with a measured neighbour below which depth is a set of points
+_TOUCHING = 0.8  # share of measured pixels with a measured neighbour below which depth is a set of points
 _STRAY = 1.08  # ratio to the neighbours' median depth beyond which a pixel strays from the surface
 _STRAY_SPARSE = 1.2  # the same for points, which lie further apart
 _POINTS = 2000  # points looked at where all would be too many

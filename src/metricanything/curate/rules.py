@@ -79,7 +79,7 @@ def decide(columns: Columns, rules: Rules | None = None) -> tuple[Bool, NDArray[
     for bit, rule in enumerate(rules.values()):
         hit = _TESTS[rule["test"]].find(frames, rule)
         if "scale" in rule:
-            hit &= frames.columns["scale"] == rule["scale"]
+            hit &= frames.has_text("scale", rule["scale"])
         fired |= hit.astype(np.uint64) << np.uint64(bit)
     patterns, which = np.unique(fired, return_inverse=True)
     names = list(rules)
@@ -97,16 +97,28 @@ class _Frames:
         return len(self.columns["valid"])
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        if name not in self.columns:
-            raise InputError(f"rules ask for the column {name}, which these frames do not have; ingest them again")
-        return self.columns[name]
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise InputError(f"rules ask for the column {name}, which these frames do not have") from None
+
+    def _coded(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
+        """A column of text as numbers, which an index stores already, and what they stand for."""
+        if hasattr(self.columns, "coded"):
+            codes, texts = self.columns.coded(name)
+        else:
+            texts, codes = np.unique(self[name], return_inverse=True)
+        return np.asarray(codes, dtype=np.int64), list(texts)
+
+    def has_text(self, name: str, text: str) -> Bool:
+        """Where a column of text is `text`."""
+        codes, texts = self._coded(name)
+        return np.array([t == text for t in texts], dtype=bool)[codes]
 
     @cached_property
     def source(self) -> NDArray[np.int64]:
         """Number of the source of every frame."""
-        coded = getattr(self.columns, "coded", None)  # an index stores numbers already
-        codes = coded("source")[0] if coded else np.unique(self.columns["source"], return_inverse=True)[1]
-        return np.asarray(codes, dtype=np.int64)
+        return self._coded("source")[0]
 
     def source_median(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """For every frame the median of the known values of its source, NaN where fewer than five are known."""
