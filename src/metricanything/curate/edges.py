@@ -49,7 +49,7 @@ def grid_step(width: int) -> int:
 
 def edge_agreement(image: Float32, depth: Float32, step: int) -> EdgeAgreement:
     """Agreement of an image float32 (3, h, w), 0..255, and a depth map (h, w), both on the grid of `step` pixels."""
-    scores, count = _scores(_gradients(image), _bends(_inverse(depth)))
+    scores, count = _scores(_gradients(image), depth_edges(depth))
     if count < _MIN_POINTS:
         return NOT_MEASURABLE
     shifts = np.arange(-_REACH, _REACH + 1, _STEP) * step
@@ -59,6 +59,11 @@ def edge_agreement(image: Float32, depth: Float32, step: int) -> EdgeAgreement:
     far = float(scores[distance >= max(_FAR, 3 * step)].max()) + 1e-6
     near = float(scores[distance <= max(_NEAR, _STEP * step)].max())
     return EdgeAgreement(float(shifts[best[1]]), float(shifts[best[0]]), float(scores.max()) / mean - 1, near / far)
+
+
+def depth_edges(depth: Float32) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Rows and columns of the edges of a depth map (h, w) on the grid: those across rows, then those across columns."""
+    return _bends(_inverse(depth))
 
 
 def _inverse(depth: Float32) -> Float32:

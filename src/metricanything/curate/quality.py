@@ -70,10 +70,10 @@ class Quality:
 def measure(frame: Frame, neighbour: Frame | None = None) -> Quality:
     """The quality of a frame; `neighbour` is one of the same sequence, both with pose, for what two views can tell."""
     step = grid_step(frame.width)
-    image = _reduced(frame.image, step)
+    image = reduced(frame.image, step)
     grey = np.tensordot(_LUMA, image, axes=1)
     valid = frame.valid
-    sparse = (valid[:, 1:] & valid[:, :-1]).sum() < _TOUCHING * valid.sum()
+    sparse = is_sparse(valid)
     depth = np.ascontiguousarray(frame.depth[step // 2 :: step, step // 2 :: step][: grey.shape[0], : grey.shape[1]])
     edges = NOT_MEASURABLE if sparse else edge_agreement(image, depth, step)
     view_depth, view_photo = (np.nan, np.nan) if neighbour is None else _two_views(frame, neighbour)
@@ -98,7 +98,12 @@ def measure(frame: Frame, neighbour: Frame | None = None) -> Quality:
     )
 
 
-def _reduced(image: NDArray[np.uint8], step: int) -> Float32:
+def is_sparse(valid: NDArray[np.bool_]) -> bool:
+    """Whether the measured pixels (H, W) are points, such as a LiDAR's, rather than surfaces."""
+    return bool((valid[:, 1:] & valid[:, :-1]).sum() < _TOUCHING * valid.sum())
+
+
+def reduced(image: NDArray[np.uint8], step: int) -> Float32:
     """The image float32 (3, h, w), 0..255, averaged over blocks of `step` pixels."""
     height, width = image.shape[0] // step, image.shape[1] // step
     planes = np.ascontiguousarray(image[: height * step, : width * step].transpose(2, 0, 1), dtype=np.float32)

@@ -34,6 +34,11 @@ _FEW = 5  # frames of a source below which it has no median to compare with
 _FEW_SHOTS = 3  # the same for a camera
 
 
+def default_rules() -> str:
+    """The text of the default rules, with their comments."""
+    return (resources.files(__package__) / "rules.toml").read_text("utf-8")
+
+
 def read_rules(path: str | Path | None = None) -> dict[str, dict[str, Any]]:
     """The rules of a TOML file by name, the default ones without a path.
 
@@ -41,8 +46,8 @@ def read_rules(path: str | Path | None = None) -> dict[str, dict[str, Any]]:
     """
     where = "rules.toml" if path is None else str(path)
     try:
-        file = resources.files(__package__) / "rules.toml" if path is None else Path(path)
-        rules: dict[str, dict[str, Any]] = tomllib.loads(file.read_text("utf-8"))
+        text = default_rules() if path is None else Path(path).read_text("utf-8")
+        rules: dict[str, dict[str, Any]] = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror}); give a TOML file of rules") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
