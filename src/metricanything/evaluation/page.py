@@ -9,7 +9,7 @@ from typing import Any
 from metricanything.core.codecs import write_image
 from metricanything.core.errors import InputError
 from metricanything.evaluation.measuring import ALL, UNPROMPTED, answers, make_case, prepared_depth
-from metricanything.evaluation.pictures import PICTURE_HEADS, error_scale, frame_pictures, histogram
+from metricanything.evaluation.pictures import PICTURE_HEADS, error_scale, frame_pictures, histogram, side_by_side
 from metricanything.evaluation.report import Element, Figure, Gallery, KeyValues, Section, Table, Text, write_page
 from metricanything.evaluation.running import Done, Row, Settings, data_of, slug, subject_of
 from metricanything.evaluation.scores import SCORES
@@ -42,7 +42,7 @@ def write_report(
             }
         ),
         _models(done),
-        *_overview(results),
+        *_overview(output, results),
     ]
     drawn = 0
     for name, group in by_protocol(results).items():
@@ -69,8 +69,8 @@ def _models(done: Sequence[Done]) -> Table:
     return Table(["model", "what", "weights (SHA-256, beginning)", "batch"], rows, "Models.")
 
 
-def _overview(results: Sequence[dict[str, Any]]) -> list[Element]:
-    """The first metric of every protocol by model, where there are several protocols."""
+def _overview(output: Path, results: Sequence[dict[str, Any]]) -> list[Element]:
+    """The first metric of every protocol by model, where there are several protocols, as table, plots and mean rank."""
     groups = by_protocol(results)
     if len(groups) < 2:
         return []
@@ -87,6 +87,16 @@ def _overview(results: Sequence[dict[str, Any]]) -> list[Element]:
         Section("Overview"),
         Table(["protocol", "metric", *models], rows, "First metric of each.", better, "row", note),
     ]
+    for metric in dict.fromkeys(row[1] for row in rows):
+        values = {
+            row[0]: {m: v for m, v in zip(models, row[2:], strict=True) if v is not None}
+            for row in rows
+            if row[1] == metric
+        }
+        if len(values) > 1 and any(values.values()):
+            picture = side_by_side(values, title_of(metric)[:-2])
+            write_image(output / "plots" / f"overview-{metric}.png", picture)
+            elements.append(Figure(picture, f"{metric} by protocol.", lossless=True))
     if ranks := mean_ranks(results):
         heads = ["model", "by first metric", "by all metrics", "protocols"]
         lower: dict[str, Any] = dict.fromkeys(heads[1:3], "lower")
