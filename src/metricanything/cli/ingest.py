@@ -52,7 +52,10 @@ def ingest(
     from metricanything.cli.console import console, progress_bar
     from metricanything.curate.codec import Encoding
     from metricanything.curate.plan import make_plan
+    from metricanything.curate.quality import measure
+    from metricanything.curate.rules import decide
     from metricanything.curate.running import run_plan
+    from metricanything.curate.writing import Curation
     from metricanything.sources import READERS
 
     if not kind:
@@ -66,7 +69,15 @@ def ingest(
         raise InputError(f"{output}: is a file, not a folder; give another --output")
     if workers is not None and ray is not None:
         raise InputError("--workers and --ray were both given; a Ray cluster has its own number of workers")
-    plan = make_plan(kind, path, output, options, frames_per_shard=frames_per_shard, encoding=Encoding(image, depth))
+    plan = make_plan(
+        kind,
+        path,
+        output,
+        options,
+        frames_per_shard=frames_per_shard,
+        encoding=Encoding(image, depth),
+        curation=Curation(measure, decide),
+    )
     with progress_bar() as progress:
         summary = run_plan(plan, _Display(progress, f"ingest {kind}", plan.items), workers=workers, ray=ray)
     text = f"{summary.frames} frames written to {output}, {len(summary.skipped)} skipped"

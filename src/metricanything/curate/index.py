@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 INDEX = "index.arrow"
 #: Prefix of the columns that hold measurements of quality.
 QUALITY = "q_"
+#: Measurements that are 64-bit hashes, columns of their own.
+HASHES = ("hash", "depth_hash")
 #: Members of a frame in the order in which the tar file holds them.
 MEMBERS = ("image", "depth", "sigma", "json")
 _VERSION = b"2"
@@ -85,7 +87,7 @@ def schema(quality: Sequence[str] = ()) -> pa.Schema:
             ("width", pa.uint32()),
             ("height", pa.uint32()),
             *((name, pa.float32()) for name in ("fx", "fov", "valid", *_QUANTILES)),
-            ("hash", pa.uint64()),
+            *((name, pa.uint64()) for name in HASHES),
             *((QUALITY + name, pa.float32()) for name in quality),
             ("kept", pa.bool_()),
             coded[-1],

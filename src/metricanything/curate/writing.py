@@ -21,6 +21,7 @@ from metricanything.core.files import atomic_path
 from metricanything.core.frame import Frame
 from metricanything.curate.codec import DEFAULT, Encoding, add_members, encode_frame
 from metricanything.curate.index import (
+    HASHES,
     INDEX,
     QUALITY,
     Columns,
@@ -39,7 +40,7 @@ FRAMES_PER_SHARD = 256
 
 
 class Measured(Protocol):
-    """What was measured on a frame: `to_dict` gives numbers by name, NaN where unknown, and `hash`, 64 bits."""
+    """What was measured on a frame: `to_dict` gives numbers by name, NaN where unknown, and 64-bit `HASHES`."""
 
     def to_dict(self) -> dict[str, Any]: ...
 
@@ -111,7 +112,7 @@ def write_shard(
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, frame, neighbour in _with_neighbours(frames, look_ahead=curation is not None):
             measured = {} if curation is None else curation.measure(frame, neighbour).to_dict()
-            names = names or [name for name in measured if name != "hash"]
+            names = names or [name for name in measured if name not in HASHES]
             record = {name: value if value == value else None for name, value in measured.items()}  # JSON has no NaN
             members = encode_frame(frame, encoding, record or None)
             rows.append(
@@ -119,7 +120,7 @@ def write_shard(
                     "shard": shard,
                     **add_members(tar, f"{number:08d}", members, encoding),
                     **describe(frame),
-                    "hash": measured.get("hash", 0),
+                    **{name: measured.get(name, 0) for name in HASHES},
                     **{QUALITY + name: measured[name] for name in names},
                 }
             )
