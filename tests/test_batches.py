@@ -35,10 +35,10 @@ MakeShards = Callable[..., Shards]
 
 
 def random_view(frame: Frame, rng: np.random.Generator, height: int, width: int, **options: object) -> View:
-    return resample(frame, random_window(frame.height, frame.width, rng, (height, width), Augmentation(**options)))
+    return resample(frame, random_window((frame.height, frame.width), (height, width), rng, Augmentation(**options)))
 
 
-def crop_and_resize(frame: Frame, box: tuple[float, float, float, float], height: int, width: int) -> View:
+def crop_and_resize(frame: Frame, box: tuple[int, int, int, int], height: int, width: int) -> View:
     return resample(frame, Window(box, height, width))
 
 
@@ -169,7 +169,7 @@ def test_any_aspect_fits(height: int, width: int) -> None:
     for seed in range(20):
         view = random_view(frame, np.random.default_rng(seed), 64, 64)
         stretch = (view.camera.fx / frame.camera.fx) / (view.camera.fy / frame.camera.fy)
-        assert abs(np.log(stretch)) <= 0.0501
+        assert abs(np.log(stretch)) <= 0.05 + 1 / (0.6 * min(height, width) - 2)  # windows are of whole pixels
         assert np.isfinite(view.depth).all()
         assert off_plane(view, normal, distance).max() < 0.05
 

@@ -6,13 +6,12 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metricanything.core import codecs
 from metricanything.core.camera import Camera
 from metricanything.curate.codec import decode_depth
 from metricanything.curate.shards import Shards
-from metricanything.data.augment import Augmentation, Box, View, random_window, resample_depth, resample_image
+from metricanything.data.augment import Augmentation, View, random_window, resample_depth, resample_image
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,9 @@ def read_view(
         record = json.loads(members["json"])
         camera = Camera.from_dict(record["camera"])
         frame_size = camera.height, camera.width
-        window = random_window(*frame_size, rng, size, augmentation)
-
-        def image_of(box: Box, height: int, width: int) -> NDArray[np.uint8]:
-            return codecs.decode_window(members["image"], where, box, height, width, frame_size)
-
-        image = resample_image(image_of, window, *frame_size)
+        window = random_window(frame_size, size, rng, augmentation)
+        pixels = codecs.decode_window(members["image"], where, frame_size, window.box, window.reduction)
+        image = resample_image(pixels, window)
         values, table = decode_depth(members["depth"], where)
         if values.shape != frame_size:
             raise ValueError(f"depth is {values.shape}, its camera {frame_size}")

@@ -64,29 +64,24 @@ def decode_image(data: bytes, name: str) -> Image8:
 
 
 def decode_window(
-    data: bytes, name: str, box: tuple[float, float, float, float], height: int, width: int, size: tuple[int, int]
+    data: bytes, name: str, size: tuple[int, int], box: tuple[int, int, int, int], reduction: int = 1
 ) -> Image8:
-    """The window `box` (left, top, right, bottom in pixels) of an image file in memory, resampled to (height, width).
+    """The window `box` (left, top, right, bottom in whole pixels) of an image file in memory; black outside the image.
 
-    The same as cropping and area-filtering what `decode_image` gives, to a few grey levels, but a JPEG is decoded at
-    the smallest of its own scales (1/2, 1/4, 1/8) that has the pixels, and only the window is converted. `size` is the
-    expected (height, width) of the whole image; another raises InputError, as all that `decode_image` refuses does.
-    EXIF orientation is not looked at.
+    With a `reduction` of 2, 4 or 8, which must divide the box, a JPEG is decoded at that part of its size, in a
+    fraction of the time; other files come at full size. `size` is the expected (height, width) of the whole image:
+    another raises InputError, as all that `decode_image` refuses does. EXIF orientation is not looked at.
     """
     with open_image(data, name) as image:
-        full_width, full_height = image.size
-        if (full_height, full_width) != size:
-            raise InputError(f"{name}: image has {full_width}x{full_height} pixels, not {size[1]}x{size[0]}")
-        left, top, right, bottom = box
-        shrink = min((right - left) / width, (bottom - top) / height)
-        factor = next(factor for factor in (8, 4, 2, 1) if factor <= max(shrink, 1))
-        if factor > 1 and image.draft("RGB", (full_width // factor, full_height // factor)) is not None:
-            # Blocks of 8 pixels become blocks of 4, 2 or 1: the grid keeps its origin, a partial last pixel is whole.
-            factor = 2 ** round(math.log2(full_width / image.width))
-            left, top = left / factor, top / factor
-            right, bottom = min(right / factor, image.width), min(bottom / factor, image.height)
-        whole = image if image.mode == "RGB" else _to_rgb(image, name)
-        return np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
+        width, height = image.size
+        if (height, width) != size:
+            raise InputError(f"{name}: image has {width}x{height} pixels, not {size[1]}x{size[0]}")
+        if reduction > 1 and image.draft("RGB", (width // reduction, height // reduction)) is not None:
+            # Blocks of 8 pixels become blocks of 4, 2 or 1: the grid keeps its origin.
+            reduction = round(width / image.width)
+            left, top, right, bottom = (side // reduction for side in box)
+            box = left, top, right, bottom
+        return np.array((image if image.mode == "RGB" else _to_rgb(image, name)).crop(box))
 
 
 def _decode(source: Path | bytes, name: str) -> Image8:
