@@ -51,7 +51,7 @@ def _decode(source: Path | bytes, name: str | Path) -> tuple[UInt16, dict[str, s
             raise InputError(f"{name}: must be a 16-bit grey PNG, is {image.format} {image.mode}; save it as uint16")
         values = np.asarray(image)
         text = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    return values.astype(np.uint16), text
+    return values.astype(np.uint16, copy=False), text
 
 
 def _encode(values: UInt16, text: dict[str, float]) -> bytes:
@@ -171,9 +171,11 @@ def encode_depth_log_png(depth: NDArray[Any]) -> bytes:
     dense = bool(finite.all())
     near, far = _range(known := depth.ravel() if dense else depth[finite])
     # float64, because a float32 logarithm would be off by a noticeable part of a step.
-    steps = np.log(known.astype(np.float64) / near)
-    steps *= _STEPS / math.log(far / near) if far > near else 0.0
-    codes = np.rint(steps, out=steps).astype(np.uint16) + np.uint16(1)
+    steps = np.log(known, dtype=np.float64)
+    factor = _STEPS / math.log(far / near) if far > near else 0.0
+    steps *= factor
+    steps += 1.5 - factor * math.log(near)  # half a step more, since the conversion below rounds down
+    codes = steps.astype(np.uint16)
     if dense:
         return _encode(codes.reshape(depth.shape), {"near": near, "far": far})
     values = np.zeros(depth.shape, dtype=np.uint16)
@@ -233,7 +235,9 @@ def _table(text: dict[str, str], name: str | Path) -> Float32:
         raise InputError(f"{name}: PNG text states far {far:g} below near {near:g}; write the file again")
     # Early files of MoGe state depths in a unit of their own.
     unit = _number(text, "unit", name) if "unit" in text else 1.0
+    # The powers of one step as products of those of 256 steps and of one: a tenth of the time of 65534 exponentials.
+    powers = np.outer(*(np.exp(math.log(far / near) / _STEPS * stride * np.arange(256)) for stride in (256, 1)))
     table = np.full(65536, np.nan)
-    table[1:65535] = np.clip(np.exp(np.linspace(math.log(near), math.log(far), _STEPS + 1)), near, far) * unit
+    table[1:65535] = np.clip(near * powers.ravel()[: _STEPS + 1], near, far) * unit
     table[65535] = np.inf
     return table.astype(np.float32)
