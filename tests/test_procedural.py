@@ -8,7 +8,7 @@ import torch
 
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
-from metricanything.sources.procedural import read, render, scene, terrain, trace
+from metricanything.sources.procedural import items, render, scene, terrain, trace
 from metricanything.sources.procedural.draws import Draws
 from metricanything.sources.procedural.layout import Layout
 from metricanything.sources.procedural.parts import MATERIAL, Parts
@@ -229,8 +229,8 @@ def test_photographs_are_used_as_textures() -> None:
         render([0], W, H, photos=[red.astype(np.float32)])
 
 
-def test_read_yields_frames() -> None:
-    frames = list(read(count=3, seed=7, width=W, height=H))
+def test_items_are_frames() -> None:
+    frames = [frame for _, frame in items(count=3, seed=7, width=W, height=H).read()]
     assert [frame.name for frame in frames] == ["procedural/000000", "procedural/000001", "procedural/000002"]
     for frame in frames:
         assert (frame.kind, frame.sensor, frame.scale, frame.source) == (
@@ -242,17 +242,17 @@ def test_read_yields_frames() -> None:
         rotation = frame.world_from_cam[:3, :3]
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-5)
         assert np.linalg.det(rotation) > 0
-    first = next(read(count=1, seed=7, width=W, height=H))
+    first = items(count=1, seed=7, width=W, height=H).load(0)
     np.testing.assert_allclose(first.depth, frames[0].depth, rtol=1e-4)
-    other = next(read(count=1, seed=8, width=W, height=H))
+    other = items(count=1, seed=8, width=W, height=H).load(0)
     assert other.camera != first.camera
 
 
 def test_bad_arguments_get_one_line() -> None:
     with pytest.raises(InputError, match="no files"):
-        next(read("some/folder"))
+        items("some/folder")
     with pytest.raises(InputError, match="negative"):
-        next(read(count=-1))
+        items(count=-1)
     with pytest.raises(InputError, match="one camera"):
         render([0, 1], W, H, cameras=[CAMERAS["pinhole"]])
     with pytest.raises(InputError, match="seeds"):

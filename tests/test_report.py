@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metricanything.core import report_chart, report_cloud
 from metricanything.core.errors import InputError
-from metricanything.evaluation import report_chart, report_cloud
-from metricanything.evaluation.report import (
+from metricanything.core.report import (
     MAX_IMAGE_SIDE,
     MAX_TABLE_ROWS,
     ColourScale,
@@ -32,7 +32,7 @@ from metricanything.evaluation.report import (
     render_page,
     write_page,
 )
-from metricanything.evaluation.report_format import common_format, format_value, tick_label
+from metricanything.core.report_format import common_format, format_value, tick_label
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HOSTILE = "</script></style><script>alert(1)</script><img src=http://x onerror=\"a\" b='c'>&\udcff"

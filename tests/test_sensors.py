@@ -10,7 +10,7 @@ import pytest
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
-from metricanything.sources.procedural import read
+from metricanything.sources.procedural import items
 from metricanything.sources.sensors import SENSOR_MODELS, simulate
 
 W, H = 160, 120
@@ -31,7 +31,9 @@ def step() -> Frame:
 
 @pytest.fixture(scope="module")
 def room() -> Frame:
-    return next(frame for frame in read(count=40, seed=3, width=W, height=H) if frame.notes["scene"] == "room")
+    return next(
+        frame for _, frame in items(count=40, seed=3, width=W, height=H).read() if frame.notes["scene"] == "room"
+    )
 
 
 @pytest.mark.parametrize("name", SENSOR_MODELS)

@@ -17,6 +17,8 @@ VERBS = {
     "quickstart": "the whole method, small, on real input, with a report to look at",
     "predict": "metric depth, points and camera of images, with or without a sparse prompt",
     "ingest": "raw 3D data of one format -> training shards",
+    "inspect": "what shards hold: counts, distributions, galleries, what was put aside and why, duplicates and leaks",
+    "curate": "decide anew which frames of shards are kept, by edited rules",
     "evaluate": "models and baselines measured by named protocols on any data, with a report",
     "scaling": "how the error of several runs falls with the number of training pairs: fit, intervals, chart",
     "models": "the registered models: size, task, licence, weights",

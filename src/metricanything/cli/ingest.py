@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from metricanything.core.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from metricanything.sources import Option, Reader
 
 #: What the text of an option can state.
@@ -23,48 +26,89 @@ def ingest(
     path: tyro.conf.Positional[Path | None] = None,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     option: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY=VALUE")] = (),
+    workers: int | None = None,
+    ray: str | None = None,
+    frames_per_shard: int = 256,
+    image: Literal["jpg", "png"] = "jpg",
+    depth: Literal["png", "exr"] = "png",
 ) -> int:
     """Read the raw data at a path and write it as shards; without arguments, list the formats with their options.
+
+    Interrupted, the same command goes on where it was.
 
     Args:
         kind: The format, such as colmap, tum, kitti_raw, folder or procedural.
         path: The folder of the data (none for procedural).
-        output: Folder of the shards; must not hold any yet.
+        output: Folder of the shards; must not hold any yet, unless this command was interrupted.
         option: An option of the format, such as depth_scale=1000 for a folder or count=100 for procedural; one
             --option for each.
+        workers: Processes to use (default: one for every core).
+        ray: Address of a Ray cluster that does the work instead, such as auto or ray://HOST:10001; its machines must
+            see the same paths.
+        frames_per_shard: Items of the data in each tar file.
+        image: How images are stored: jpg (quality 95) or png (exact).
+        depth: How depth is stored: png (16-bit, logarithmic) or exr (exact).
     """
-    from rich.markup import escape
-
-    from metricanything.cli.console import console, errors, progress_bar
-    from metricanything.curate.index import INDEX
-    from metricanything.curate.writing import write_shards
-    from metricanything.sources import READERS, read
+    from metricanything.cli.console import console, progress_bar
+    from metricanything.curate.codec import Encoding
+    from metricanything.curate.plan import make_plan
+    from metricanything.curate.quality import measure
+    from metricanything.curate.rules import decide
+    from metricanything.curate.running import run_plan
+    from metricanything.curate.writing import Curation
+    from metricanything.sources import READERS
 
     if not kind:
         _list_formats()
         return 0
-    known = _options(READERS[kind]) if kind in READERS else {}  # `read` says what is wrong with the kind
+    known = _options(READERS[kind]) if kind in READERS else {}  # `make_plan` says what is wrong with the kind
     options = dict(_parse(text, known) for text in option)
     if output is None:
         raise InputError("no --output folder given; add -o SHARDS")
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file, not a folder; give another --output")
-    if (output / INDEX).exists():
-        raise InputError(f"{output}: holds shards already; give another --output or delete it")
-    problems: list[str] = []
-
-    def report(problem: str) -> None:
-        problems.append(problem)
-        errors.print(f"[red]skipped[/] {escape(problem)}", highlight=False, soft_wrap=True)
-
-    total = options.get("count", known["count"].default) if "count" in known else None
-    frames = read(kind, path, on_error=report, **options)
+    if workers is not None and ray is not None:
+        raise InputError("--workers and --ray were both given; a Ray cluster has its own number of workers")
+    plan = make_plan(
+        kind,
+        path,
+        output,
+        options,
+        frames_per_shard=frames_per_shard,
+        encoding=Encoding(image, depth),
+        curation=Curation(measure, decide),
+    )
     with progress_bar() as progress:
-        task = progress.add_task(f"ingest {kind}", total=total, unit="frame", detail="")
-        written = write_shards(frames, output, progress=lambda frame: progress.advance(task))
-    summary = f"{written} frames written to {output}, {len(problems)} skipped"
-    console.print(escape(summary), highlight=False, soft_wrap=True)
-    return 2 if problems else 0
+        summary = run_plan(plan, _Display(progress, f"ingest {kind}", plan.items), workers=workers, ray=ray)
+    text = f"{summary.frames} frames written to {output}, {len(summary.skipped)} skipped"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    return 2 if summary.skipped else 0
+
+
+class _Display:
+    """A progress bar of items, with the megabytes written in a second; items of an earlier run count as done."""
+
+    def __init__(self, progress: Progress, title: str, total: int) -> None:
+        self._progress, self._title, self._total = progress, title, total
+        self._task: TaskID | None = None
+        self._size, self._start = 0, perf_counter()
+
+    def advance(self, items: int, size: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task(
+                self._title, total=self._total, completed=items, unit="frame", detail=""
+            )
+            return
+        self._size += size
+        rate = self._size / 1e6 / (perf_counter() - self._start)
+        self._progress.update(self._task, advance=items, detail=f"{rate:.1f} MB/s" if self._size else "")
+
+    def skip(self, problem: str) -> None:
+        from rich.markup import escape
+
+        from metricanything.cli.console import errors
+
+        errors.print(f"[red]skipped[/] {escape(problem)}", highlight=False, soft_wrap=True)
 
 
 def _list_formats() -> None:

@@ -21,6 +21,7 @@ from metricanything.core.files import atomic_path
 from metricanything.core.frame import Frame
 from metricanything.curate.codec import DEFAULT, Encoding, add_members, encode_frame
 from metricanything.curate.index import (
+    HASHES,
     INDEX,
     QUALITY,
     Columns,
@@ -39,7 +40,7 @@ FRAMES_PER_SHARD = 256
 
 
 class Measured(Protocol):
-    """What was measured on a frame: `to_dict` gives numbers by name, NaN where unknown, and `hash`, 64 bits."""
+    """What was measured on a frame: `to_dict` gives numbers by name, NaN where unknown, and 64-bit `HASHES`."""
 
     def to_dict(self) -> dict[str, Any]: ...
 
@@ -76,10 +77,15 @@ def write_shards(
     folder = Path(folder)
     tables: list[pa.Table] = []
     arriving = enumerate(frames)
+
+    def written(frame: Frame, size: int) -> None:
+        if progress is not None:
+            progress(frame)
+
     for first in arriving:
         members = chain([first], islice(arriving, frames_per_shard - 1))
         with atomic_path(folder / shard_name(len(tables))) as temporary:
-            tables.append(write_shard(temporary, len(tables), members, encoding, curation, progress))
+            tables.append(write_shard(temporary, len(tables), members, encoding, curation, written))
             # An older index would no longer fit the shards, should this run be interrupted.
             (folder / INDEX).unlink(missing_ok=True)
     if not tables:
@@ -95,18 +101,18 @@ def write_shard(
     frames: Iterable[tuple[int, Frame]],
     encoding: Encoding,
     curation: Curation | None,
-    progress: Callable[[Frame], None] | None = None,
+    progress: Callable[[Frame, int], None],
 ) -> pa.Table:
     """Write numbered frames into the tar file `path`, shard number `shard`, and return their part of the index.
 
-    A frame's number is its key in the tar file.
+    A frame's number is its key in the tar file. `progress` is called with every frame written and its size in bytes.
     """
     rows: list[dict[str, Any]] = []
     names: list[str] = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, frame, neighbour in _with_neighbours(frames, look_ahead=curation is not None):
             measured = {} if curation is None else curation.measure(frame, neighbour).to_dict()
-            names = names or [name for name in measured if name != "hash"]
+            names = names or [name for name in measured if name not in HASHES]
             record = {name: value if value == value else None for name, value in measured.items()}  # JSON has no NaN
             members = encode_frame(frame, encoding, record or None)
             rows.append(
@@ -114,12 +120,11 @@ def write_shard(
                     "shard": shard,
                     **add_members(tar, f"{number:08d}", members, encoding),
                     **describe(frame),
-                    "hash": measured.get("hash", 0),
+                    **{name: measured.get(name, 0) for name in HASHES},
                     **{QUALITY + name: measured[name] for name in names},
                 }
             )
-            if progress is not None:
-                progress(frame)
+            progress(frame, sum(map(len, members.values())))
     return make_table(rows, names)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from metricanything.core.codecs import write_image
 from metricanything.core.errors import InputError
+from metricanything.core.report import Element, Figure, Gallery, KeyValues, Section, Table, Text, write_page
 from metricanything.evaluation.measuring import ALL, UNPROMPTED, answers, make_case, prepared_depth
 from metricanything.evaluation.pictures import PICTURE_HEADS, error_scale, frame_pictures, histogram
-from metricanything.evaluation.report import Element, Figure, Gallery, KeyValues, Section, Table, Text, write_page
 from metricanything.evaluation.running import Done, Row, Settings, data_of, slug, subject_of
 from metricanything.evaluation.scores import CAMERA_SCORES, SCORES
 from metricanything.evaluation.summary import REGION_TITLES, by_protocol, facts_of, title_of

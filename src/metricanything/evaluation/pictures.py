@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metricanything.core.colour import colourise_depth, colourise_error, overlay_points
+from metricanything.core.report import ColourScale, Figure
 from metricanything.evaluation.datasets import Map
 from metricanything.evaluation.measuring import Case
-from metricanything.evaluation.report import ColourScale, Figure
 
 ERROR_LIMIT = 0.2
 _SIDE = 360  # pixels of the longer side of the pictures in a report

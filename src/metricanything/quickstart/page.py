@@ -14,8 +14,7 @@ from metricanything.core.colour import colourise_depth, colourise_error, overlay
 from metricanything.core.files import read_json
 from metricanything.core.frame import Frame
 from metricanything.core.geometry import depth_edges, depth_to_points
-from metricanything.curate.shards import Shards
-from metricanything.evaluation.report import (
+from metricanything.core.report import (
     ColourScale,
     Element,
     Figure,
@@ -28,6 +27,7 @@ from metricanything.evaluation.report import (
     Text,
     write_page,
 )
+from metricanything.curate.shards import Shards
 from metricanything.inference.baselines import BASELINES, prompt_only
 from metricanything.quickstart import Run
 from metricanything.quickstart.measure import (

@@ -1,7 +1,7 @@
-"""Raw formats: one file per format, each turning a path into an iterator of `Frame`, behind one registry.
+"""Raw formats: one file per format, each turning a path into frames by number, behind one registry.
 
-A reader is a function `read(path, *, on_error=None, **options) -> Iterator[Frame]`: it lists its items when called
-and loads each one only when asked for it. Its options are checked against their annotations, which also tell the
+A reader is a function `items(path, **options) -> Items`: it lists what there is when called and loads each frame only
+when asked for it, in any order. Its options are checked against their annotations, which also tell the
 command line what `--option NAME=…` takes. To add one, write the file and register it in `READERS`; the tests in
 tests/test_sources.py then ask for a fixture. Nothing heavy is imported before a reader is used.
 """
@@ -20,9 +20,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
-from metricanything.sources.common import OnError
+from metricanything.sources.common import Items, OnError
 
-__all__ = ["READERS", "OnError", "Option", "Reader", "read"]
+__all__ = ["READERS", "Items", "OnError", "Option", "Reader", "open_items", "read"]
 
 #: What a value must be an instance of, where that is more than the annotated type (numpy's numbers, paths as text).
 _ACCEPTED: dict[type, type | tuple[type, ...]] = {float: Real, int: Integral, str: (str, os.PathLike)}
@@ -64,17 +64,17 @@ class Reader:
     metric: bool = True
     needs_path: bool = True
 
-    def load(self) -> Callable[..., Iterator[Frame]]:
-        """The function `read` of the module of this name, imported now."""
-        function: Callable[..., Iterator[Frame]] = import_module(f"{__name__}.{self.name}").read
+    def load(self) -> Callable[..., Items]:
+        """The function `items` of the module of this name, imported now."""
+        function: Callable[..., Items] = import_module(f"{__name__}.{self.name}").items
         return function
 
     def options(self) -> dict[str, Option]:
-        """The options of the reader by name, from the signature of its function `read`."""
+        """The options of the reader by name, from the signature of its function `items`."""
         function = self.load()
         hints = get_type_hints(function)
         parameters = inspect.signature(function).parameters.values()
-        return {p.name: _option(p, hints[p.name]) for p in parameters if p.name not in ("path", "on_error")}
+        return {p.name: _option(p, hints[p.name]) for p in parameters if p.name != "path"}
 
 
 def _option(parameter: inspect.Parameter, hint: Any) -> Option:
@@ -125,9 +125,18 @@ def read(
 ) -> Iterator[Frame]:
     """Frames of the raw data at `path` in the format `kind`, streamed.
 
-    A bad item is reported to `on_error` and skipped; without `on_error` it is raised. `options` are those of the
-    reader (`READERS[kind].options()`). Raises InputError for an unknown kind, an option that is unknown or of another
-    type, a missing path and a folder without frames.
+    A bad item is reported to `on_error` and skipped; without `on_error` it is raised. Options and errors are those of
+    `open_items`.
+    """
+    items = open_items(kind, path, **options)
+    return (frame for _, frame in items.read(on_error=on_error))
+
+
+def open_items(kind: str, path: str | Path | None = None, **options: Any) -> Items:
+    """The frames of the raw data at `path` in the format `kind` by number.
+
+    `options` are those of the reader (`READERS[kind].options()`). Raises InputError for an unknown kind, an option that
+    is unknown or of another type, a missing path and a folder without frames.
     """
     if kind not in READERS:
         raise InputError(f"source kind {kind!r} is unknown; use one of {', '.join(READERS)}")
@@ -146,4 +155,4 @@ def read(
     if not folder.is_dir():
         problem = "is a file, not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {problem}; source {kind} reads a folder of data")
-    return function(folder, on_error=on_error, **options)
+    return function(folder, **options)

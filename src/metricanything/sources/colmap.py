@@ -3,12 +3,11 @@
     PROJECT/images/...  PROJECT/sparse/0/{cameras,images,points3D}.bin     or PROJECT/sparse, or the model itself
 
 Format: https://colmap.github.io/format.html. Pixel centres: COLMAP's first is at (0.5, 0.5), which is ours. The scale
-of a model is arbitrary unless somebody measured it: see `read`.
+of a model is arbitrary unless somebody measured it: see `items`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +22,7 @@ from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame, Scale
 from metricanything.core.geometry import pixel_index, scatter_min
 from metricanything.sources.common import (
-    OnError,
-    load_each,
+    Items,
     read_dataset_record,
     read_record,
     require_file,
@@ -80,16 +78,15 @@ class _Item:
     points: NDArray[np.int64]
 
 
-def read(
+def items(
     path: Path,
     *,
-    on_error: OnError | None = None,
     images: str | None = None,
     model: str | None = None,
     metric: bool = False,
     metres_per_unit: float | None = None,
     min_track: int = 3,
-) -> Iterator[Frame]:
+) -> Items:
     """Frames of the registered images of one COLMAP model, sorted by name, with the 3D points they see as depth.
 
     Points seen by fewer than `min_track` images are left out: with two, nothing checks the match along the epipolar
@@ -104,9 +101,9 @@ def read(
     reconstruction = _load_reconstruction(folder)
     factor = _metres_per_unit(path, folder, metres_per_unit)
     scale: Scale = "metric" if factor is not None or metric else "up_to_scale"
-    sparse, items = _to_arrays(reconstruction, image_folder, min_track, 1.0 if factor is None else factor)
+    sparse, found = _to_arrays(reconstruction, image_folder, min_track, 1.0 if factor is None else factor)
     load = partial(_load, sparse, scale, path.resolve().name, read_dataset_record(path, folder))
-    return load_each(items, load, on_error, path=path, expected="registered images in the model")
+    return Items(found, load, path=path, expected="registered images in the model")
 
 
 def _load(sparse: _Model, scale: Scale, source: str, record: dict[str, Any], item: _Item) -> Frame:

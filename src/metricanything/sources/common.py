@@ -21,29 +21,41 @@ Item = TypeVar("Item")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
-def load_each(
-    items: Sequence[Item], load: Callable[[Item], Frame], on_error: OnError | None, *, path: Path, expected: str
-) -> Iterator[Frame]:
-    """Frames of `items`, each loaded only when it is asked for.
+class Items:
+    """The frames of one data set by number, each loaded only when it is asked for.
 
-    An item whose `load` raises InputError is passed to `on_error` as a message and skipped; without `on_error` the
-    error is raised. Raises InputError at once, naming the `expected` layout, when there are no items.
+    The order is the same in every process that opens the same data. Raises InputError, naming the `expected` layout,
+    when there are none.
     """
-    if not items:
-        raise InputError(f"no frames found in {path}; expected {expected}")
 
-    def frames() -> Iterator[Frame]:
-        for item in items:
+    def __init__(self, items: Sequence[Item], load: Callable[[Item], Frame], *, path: Path, expected: str) -> None:
+        if not items:
+            raise InputError(f"no frames found in {path}; expected {expected}")
+        self._items: Sequence[Any] = items
+        self._load: Callable[[Any], Frame] = load
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def load(self, number: int) -> Frame:
+        """Frame `number`; raises InputError when it is bad."""
+        return self._load(self._items[number])
+
+    def read(self, numbers: range | None = None, on_error: OnError | None = None) -> Iterator[tuple[int, Frame]]:
+        """The frames of `numbers` (all by default), each with its number.
+
+        One whose loading raises InputError is passed to `on_error` as a message and skipped; without `on_error` the
+        error is raised.
+        """
+        for number in range(len(self)) if numbers is None else numbers:
             try:
-                frame = load(item)
+                frame = self.load(number)
             except InputError as error:
                 if on_error is None:
                     raise
                 on_error(str(error))
             else:
-                yield frame
-
-    return frames()
+                yield number, frame
 
 
 def files_below(folder: Path) -> list[Path]:

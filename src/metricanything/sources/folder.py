@@ -17,7 +17,7 @@ Pixel centres: the first is at (0.5, 0.5), which is ours, unless the record says
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,11 +32,10 @@ from metricanything.core.errors import InputError, MissingScale
 from metricanything.core.frame import Frame
 from metricanything.sources.common import (
     IMAGE_SUFFIXES,
-    OnError,
+    Items,
     camera_from_record,
     files_below,
     list_images,
-    load_each,
     read_dataset_record,
     read_record,
     require_file,
@@ -50,7 +49,7 @@ _KIND_OF_SENSOR = {"sfm": "reconstructed", "slam": "reconstructed", "mvs": "reco
 
 @dataclass(frozen=True)
 class _Defaults:
-    """What holds for the whole folder: `dataset.json` and the options of `read`."""
+    """What holds for the whole folder: `dataset.json` and the options of `items`."""
 
     record: dict[str, Any]
     source: str
@@ -67,24 +66,22 @@ class _Stem:
     depths: list[Path]
 
 
-def read(
-    path: Path, *, on_error: OnError | None = None, depth_scale: float | None = None, fov_x: float | None = None
-) -> Iterator[Frame]:
+def items(path: Path, *, depth_scale: float | None = None, fov_x: float | None = None) -> Items:
     """Frames of a folder in one of the two layouts above, sorted by name.
 
     A depth map with fewer pixels than its image but the same aspect ratio (a ToF sensor's grid) is placed at the image
     pixels that hold its pixel centres and never interpolated; another aspect ratio is an error. `depth_scale` (stored
     values per metre) overrides the files. Images without a camera are refused unless `fov_x` (degrees) gives an assumed
-    one; `notes["camera_source"]` then says "assumed". Raises InputError (see `load_each`).
+    one; `notes["camera_source"]` then says "assumed". Raises InputError (see `Items`).
     """
-    items = listing(path, depth_scale=depth_scale, fov_x=fov_x)
-    return load_each(items, lambda item: item[1](), on_error, path=Path(path), expected=_EXPECTED)
+    found = listing(path, depth_scale=depth_scale, fov_x=fov_x)
+    return Items(found, lambda item: item[1](), path=Path(path), expected=_EXPECTED)
 
 
 def listing(
     path: Path, *, depth_scale: float | None = None, fov_x: float | None = None
 ) -> list[tuple[str, Callable[[], Frame]]]:
-    """Names of the frames that `read` gives, sorted, each with the function that loads it; options as there.
+    """Names of the frames that `items` gives, sorted, each with the function that loads it; options as there.
 
     Raises InputError for a bad option; the functions raise it for a bad frame.
     """

@@ -11,7 +11,6 @@ here is that of the colour camera itself. Pixel centres: P_rect counts the first
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,8 +26,7 @@ from metricanything.core.frame import Frame
 from metricanything.core.geometry import scatter_min, visible_points
 from metricanything.sources.common import (
     IMAGE_SUFFIXES,
-    OnError,
-    load_each,
+    Items,
     read_dataset_record,
     require_file,
     require_size,
@@ -43,11 +41,11 @@ class Calibration:
     cam_from_velo: NDArray[np.float64]
 
 
-def read(path: Path, *, on_error: OnError | None = None, camera: str = "02") -> Iterator[Frame]:
+def items(path: Path, *, camera: str = "02") -> Items:
     """Frames of all drives at or below `path` (the root, a date or one drive); depth is one LiDAR sweep.
 
     `camera` is "02" (left colour) or "03" (right colour). Where several points fall on a pixel the nearest counts, and
-    points that shine through a nearer surface are left out (`visible_points`). Raises InputError (see `load_each`), for
+    points that shine through a nearer surface are left out (`visible_points`). Raises InputError (see `Items`), for
     an unknown camera and for calibration files that are missing or malformed.
     """
     if camera not in ("02", "03"):
@@ -59,7 +57,7 @@ def read(path: Path, *, on_error: OnError | None = None, camera: str = "02") -> 
     calibrations = {day: read_calibration(day, camera) for day in days}
     load = partial(_load, calibrations)
     expected = f"DATE/DRIVE_sync/image_{camera}/data/*.png with velodyne_points/data/*.bin"
-    return load_each(images, load, on_error, path=path, expected=expected)
+    return Items(images, load, path=path, expected=expected)
 
 
 def _load(calibrations: dict[Path, Calibration], image_path: Path) -> Frame:

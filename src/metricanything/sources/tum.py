@@ -7,7 +7,6 @@ pixel's centre as 0 (OpenCV, ROS), so 0.5 is added to cx and cy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,8 @@ from metricanything.core.codecs.reading import reading
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.sources.common import (
-    OnError,
+    Items,
     camera_from_record,
-    load_each,
     read_dataset_record,
     read_record,
     require_file,
@@ -48,9 +46,7 @@ class _Item:
     pose: NDArray[np.float64] | None
 
 
-def read(
-    path: Path, *, on_error: OnError | None = None, camera: Camera | str | None = None, max_gap: float = 0.02
-) -> Iterator[Frame]:
+def items(path: Path, *, camera: Camera | str | None = None, max_gap: float = 0.02) -> Items:
     """Frames of one TUM RGB-D sequence: colour images with the depth and pose nearest in time (within `max_gap` s).
 
     Images without depth that close are left out, as the benchmark's own tool does, because the two streams run at
@@ -66,13 +62,13 @@ def read(
     pose_times, poses = _read_trajectory(path / "groundtruth.txt")
     to_depth = associate(rgb_times, depth_times, max_gap)
     to_pose = nearest(rgb_times, pose_times, max_gap)
-    items = [
+    found = [
         _Item(path / name, path / depth_names[d], poses[p] if p >= 0 else None)
         for name, d, p in zip(rgb_names, to_depth, to_pose, strict=True)
         if d >= 0
     ]
     load = partial(_load, path, _choose_camera(path, camera))
-    return load_each(items, load, on_error, path=path, expected=f"rgb.txt and depth.txt with times {max_gap:g} s apart")
+    return Items(found, load, path=path, expected=f"rgb.txt and depth.txt with times {max_gap:g} s apart")
 
 
 def _load(path: Path, camera: Camera, item: _Item) -> Frame:

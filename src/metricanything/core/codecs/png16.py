@@ -166,14 +166,27 @@ def write_depth_png16(path: str | Path, depth: NDArray[Any], scale: float | None
 
 def encode_depth_log_png(depth: NDArray[Any]) -> bytes:
     """Logarithmic 16-bit PNG of depth (H, W) in metres: NaN and +inf are kept, finite depths within `log_png_error`."""
-    depth = clean_depth(depth)
-    near, far = _range(depth)
+    depth = _only_known(depth)
     finite = np.isfinite(depth)
-    values = np.where(np.isposinf(depth), np.uint16(65535), np.uint16(0))
+    dense = bool(finite.all())
+    near, far = _range(known := depth.ravel() if dense else depth[finite])
     # float64, because a float32 logarithm would be off by a noticeable part of a step.
-    steps = np.log(depth[finite].astype(np.float64) / near) * (_STEPS / math.log(far / near) if far > near else 0.0)
-    values[finite] = (np.round(steps) + 1).astype(np.uint16)
+    steps = np.log(known.astype(np.float64) / near)
+    steps *= _STEPS / math.log(far / near) if far > near else 0.0
+    codes = np.rint(steps, out=steps).astype(np.uint16) + np.uint16(1)
+    if dense:
+        return _encode(codes.reshape(depth.shape), {"near": near, "far": far})
+    values = np.zeros(depth.shape, dtype=np.uint16)
+    values[finite] = codes
+    values[depth == np.inf] = 65535
     return _encode(values, {"near": near, "far": far})
+
+
+def _only_known(depth: NDArray[Any]) -> NDArray[Any]:
+    """`clean_depth`, without its copy where nothing is to clean."""
+    if depth.dtype == np.float32 and depth.ndim == 2 and depth.size and not (depth <= 0).any():
+        return depth
+    return clean_depth(depth)
 
 
 def decode_depth_log_png(data: bytes, name: str) -> Float32:
@@ -201,12 +214,11 @@ def log_png_error(depth: NDArray[Any]) -> float:
 
     5.3e-5 when far / near is 1000; 1.4e-3 over the whole range of float32, so the range is never clipped.
     """
-    near, far = _range(depth)
+    near, far = _range(depth[np.isfinite(depth)])
     return math.expm1(math.log(far / near) / (2 * _STEPS)) + float(np.finfo(np.float32).eps)
 
 
-def _range(depth: NDArray[Any]) -> tuple[float, float]:
-    finite = depth[np.isfinite(depth)]
+def _range(finite: NDArray[Any]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (1.0, 1.0)
 
 

@@ -1,11 +1,12 @@
 """The procedural renderer: rooms, streets and open country with exact depth, from nothing but seeds.
 
-`render` gives tensors for a batch of seeds; `read` yields them as frames, like every other source.
+`render` gives tensors for a batch of seeds; `items` gives them as frames, like every other source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
+from metricanything.sources.common import Items, OnError
 
-__all__ = ["read", "render"]
+__all__ = ["items", "render"]
 
 LICENCE = "CC0-1.0 (generated)"
 _BATCH = 8
@@ -29,7 +31,7 @@ def __getattr__(name: str) -> Any:
     return render
 
 
-def read(
+def items(
     path: str | Path | None = None,
     *,
     count: int = 1000,
@@ -38,8 +40,8 @@ def read(
     height: int = 120,
     device: str = "cpu",
     photos: Sequence[NDArray[np.uint8]] = (),
-) -> Iterator[Frame]:
-    """Yield `count` rendered frames of `width` x `height` pixels, each with its own scene, camera and pose.
+) -> Items:
+    """`count` rendered frames of `width` x `height` pixels, each with its own scene, camera and pose.
 
     `path` is not needed and must be None or empty: this source makes its frames. Frame k of seed s is the same in
     every run and does not depend on `count`. Raises InputError at once when `path` names something, `count` is
@@ -53,13 +55,30 @@ def read(
         raise InputError(f"procedural source: width and height must lie between 16 and 8192, got {width}x{height}")
     if not 0 <= seed < 2**32:
         raise InputError(f"procedural source: seed must lie between 0 and 2^32, got {seed}")
-    starts = range(0, count, _BATCH)
-    batches = (range(start, min(start + _BATCH, count)) for start in starts)
-    return (frame for numbers in batches for frame in _frames(numbers, seed, width, height, device, photos))
+    return _Scenes(count, partial(_frames, seed=seed, width=width, height=height, device=device, photos=photos))
+
+
+class _Scenes(Items):
+    """Frames that are rendered a batch at a time, which takes two thirds of the time of one by one."""
+
+    def __init__(self, count: int, frames: Callable[[range], Iterator[Frame]]) -> None:
+        self._count, self._frames = count, frames
+
+    def __len__(self) -> int:
+        return self._count
+
+    def load(self, number: int) -> Frame:
+        return next(self._frames(range(number, number + 1)))
+
+    def read(self, numbers: range | None = None, on_error: OnError | None = None) -> Iterator[tuple[int, Frame]]:
+        numbers = range(len(self)) if numbers is None else numbers
+        for start in range(0, len(numbers), _BATCH):
+            batch = numbers[start : start + _BATCH]
+            yield from zip(batch, self._frames(batch), strict=True)
 
 
 def _frames(
-    numbers: range, seed: int, width: int, height: int, device: str, photos: Sequence[NDArray[np.uint8]]
+    numbers: range, *, seed: int, width: int, height: int, device: str, photos: Sequence[NDArray[np.uint8]]
 ) -> Iterator[Frame]:
     from metricanything.sources.procedural.rendering import render
 

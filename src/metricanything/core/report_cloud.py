@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metricanything.core.errors import InputError
-from metricanything.evaluation.report_format import Numbering, escape
+from metricanything.core.report_format import Numbering, escape
 
 MAX_CLOUD_POINTS = 150_000
 

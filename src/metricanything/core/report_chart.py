@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metricanything.core.errors import InputError
-from metricanything.evaluation.report_format import Numbering, escape, tick_label
+from metricanything.core.report_format import Numbering, escape, tick_label
 
 MAX_SERIES_POINTS = 2000
 _COLOURS = 8

@@ -22,9 +22,9 @@ from PIL import Image
 
 from metricanything.core.errors import InputError
 from metricanything.core.files import write_text
-from metricanything.evaluation.report_chart import LineChart
-from metricanything.evaluation.report_cloud import PointCloud
-from metricanything.evaluation.report_format import Numbering, as_number, common_format, escape, format_value
+from metricanything.core.report_chart import LineChart
+from metricanything.core.report_cloud import PointCloud
+from metricanything.core.report_format import Numbering, as_number, common_format, escape, format_value
 
 MAX_IMAGE_SIDE = 1280  # pixels; larger images are reduced
 MAX_TABLE_ROWS = 1000
@@ -320,7 +320,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 
 
 def _asset(name: str) -> str:
-    return (resources.files("metricanything.evaluation") / "report_assets" / name).read_text(encoding="utf-8")
+    return (resources.files("metricanything.core") / "report_assets" / name).read_text(encoding="utf-8")
 
 
 def write_page(path: str | Path, title: str, elements: Sequence[Element], subtitle: str | None = None) -> None:
