@@ -142,6 +142,8 @@ def measure(make: Maker, mixture: Mixture, workers: int, late: int, count: int) 
             next(batches)
         rate = count * mixture.batch_size / (time.perf_counter() - started)
         size = len(state())
+        if hasattr(batches, "close"):
+            batches.close()
         del batches
     return {"rate": rate, "first": times[0], "late": times[late], "state": size, "exact": exact}
 
