@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
+from metricanything.curate.codec import Encoding
 from metricanything.curate.shards import Shards
+from metricanything.curate.writing import write_shards
 from metricanything.data.augment import Augmentation, View, Window, random_colours, random_window, resample
 from metricanything.data.batches import Batch, canonical
 from metricanything.data.mixture import Mixture
 from metricanything.data.photometric import develop
 from metricanything.data.prompts import PromptMixture
+from metricanything.data.views import read_view
 from metricanything.patterns.grid import Grid
 from metricanything.patterns.noise import RangeNoise
 from metricanything.patterns.uniform import Uniform
@@ -57,7 +60,8 @@ def plane(height: int, width: int, **fields: object) -> tuple[Frame, NDArray[np.
 
 def is_mirrored(view: View) -> bool:
     """Whether the columns of a view of `plane` run against those of its source."""
-    return bool(view.image[:, 0, 0].mean() > view.image[:, -1, 0].mean())
+    columns = view.image[:, view.image.any(axis=(0, 2)), 0].mean(axis=0)
+    return bool(columns[0] > columns[-1])
 
 
 def off_plane(view: View, normal: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
@@ -186,6 +190,61 @@ def test_recolour_keeps_the_picture() -> None:
     pictures = develop(image, torch.from_numpy(colours)).numpy()
     assert all(np.corrcoef(picture[0].ravel(), image[0, 0].ravel())[0, 1] > 0.8 for picture in pictures)
     assert len({picture.tobytes() for picture in pictures}) == 20
+
+
+@given(seed=st.integers(0, 10_000))
+def test_wider_view_than_the_frame(seed: int) -> None:
+    """Zoomed out, the camera sees more than the frame did: the border is black and unknown, the rest on the plane."""
+    frame, normal, distance = plane(40, 60)
+    view = random_view(frame, np.random.default_rng(seed), 64, 96, zoom=(1.3, 2.0))
+    assert view.camera.fov_x > frame.camera.fov_x + 2
+    known = np.isfinite(view.depth)
+    seen = (view.camera.fx / frame.camera.fx * 60 / 96) * (view.camera.fy / frame.camera.fy * 40 / 64)
+    assert known.mean() == pytest.approx(seen, abs=0.02)
+    assert off_plane(view, normal, distance).max() < 0.012  # half of a source pixel, 1 / 48 of the view plane wide
+    assert not view.image[~known & ~edge_of(known)].any()
+
+
+def edge_of(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels within two of a known one: the filter of the image blends across the frame's border."""
+    from scipy.ndimage import binary_dilation
+
+    return binary_dilation(known, iterations=2)
+
+
+def test_sparse_points_outside_the_frame_are_unknown() -> None:
+    frame, _, _ = plane(40, 60)
+    depth = np.full((40, 60), np.nan, np.float32)
+    depth[::4, ::4] = 3.0
+    window = Window((-20, -10, 70, 50), 120, 180)
+    view = resample(dataclasses.replace(frame, depth=depth), window)
+    assert np.isfinite(view.depth).sum() == np.isfinite(depth).sum()
+    assert np.isnan(view.depth[:20]).all()
+    assert np.isnan(view.depth[:, :40]).all()
+
+
+@pytest.mark.parametrize("size", [(32, 48), (96, 80)])
+@pytest.mark.parametrize("encoding", [Encoding(), Encoding("png", "exr")])
+@pytest.mark.parametrize("known", [1.0, 0.1])
+def test_stored_view_is_that_of_the_frame(
+    make_frame: MakeFrame, tmp_path: Path, size: tuple[int, int], encoding: Encoding, known: float
+) -> None:
+    """Decoding what a window needs gives the view of the whole frame; of a JPEG at reduced size to some grey levels."""
+    frame = make_frame(0, 203, 298)
+    depth = np.where(np.random.default_rng(0).random(frame.depth.shape) < known, frame.depth, np.float32(np.nan))
+    write_shards([dataclasses.replace(frame, depth=depth)], tmp_path, encoding=encoding)
+    shards, reductions = Shards(tmp_path), set()
+    for seed in range(12):
+        augmentation = Augmentation(zoom=(0.4, 1.2))
+        view, label = read_view(shards, 0, np.random.default_rng(seed), size, augmentation)
+        window = random_window((203, 298), size, np.random.default_rng(seed), augmentation)
+        expected = resample(shards.frame(0), window)
+        np.testing.assert_array_equal(view.depth, expected.depth)
+        assert view.camera == expected.camera
+        assert np.abs(view.image.astype(int) - expected.image).mean() < (3 if window.reduction > 1 else 1e-9)
+        reductions.add(window.reduction)
+        assert (label.name, label.trusted, label.metric) == (frame.name, True, True)
+    assert reductions == ({2, 4} if size == (32, 48) else {1, 2})
 
 
 # ---------------------------------------------------------------- mixture

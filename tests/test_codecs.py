@@ -411,3 +411,33 @@ def test_pfm_of_other_sources(tmp_path: Path) -> None:
     assert_refused(lambda: codecs.read_depth(path), "colour")
     path.write_bytes(b"Pf\n1 1\n-1e\n" + bytes(4))
     assert_refused(lambda: codecs.read_depth(path), "d.pfm")
+
+
+@pytest.mark.parametrize("step", [0.0, 0.01])
+def test_log_png_of_smooth_and_of_quantised_depth(step: float) -> None:
+    """Quantised maps are stored without PNG's filters; Pillow reads either, and the codes are those of the depth."""
+    depth = (2 + np.add.outer(np.arange(150) / 17, np.arange(200) / 31) ** 1.3).astype(np.float32)
+    if step:
+        depth = (np.round(depth / step) * step).astype(np.float32)
+    depth[:5], depth[-5:] = np.nan, np.inf
+    data = codecs.encode_depth_log_png(depth)
+    rows = zlib.decompress(b"".join(_chunks(data, b"IDAT")))
+    assert (set(rows[:: 1 + 2 * 200]) == {0}) == bool(step)
+    with Image.open(io.BytesIO(data)) as image:
+        values = np.asarray(image)
+    codes, table = codecs.decode_depth_log_codes(data, "x")
+    np.testing.assert_array_equal(codes, values)
+    np.testing.assert_array_equal(table[codes], codecs.decode_depth_log_png(data, "x"))
+    assert (np.diff(table[1:65535]) >= 0).all()
+    np.testing.assert_allclose(table[codes], depth, rtol=codecs.log_png_error(depth))
+
+
+def _chunks(data: bytes, kind: bytes) -> list[bytes]:
+    """The contents of a PNG's chunks of one kind."""
+    found, at = [], 8
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == kind:
+            found.append(data[at + 8 : at + 8 + length])
+        at += 12 + length
+    return found

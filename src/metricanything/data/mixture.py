@@ -65,13 +65,20 @@ class Mixture:
         augmentation: Augmentation | None = None,
         develop: bool = True,
     ) -> None:
-        if batch_size < 1 or micro_batches < 1:
-            raise InputError(f"batch_size {batch_size} and micro_batches {micro_batches} must be at least 1")
+        if batch_size < 1 or micro_batches < 1 or not sizes:
+            raise InputError(
+                f"mixture needs at least one image in a batch, micro-batch in a step and size, got {batch_size}, "
+                f"{micro_batches}, {sizes}"
+            )
         self.sizes, self.batch_size, self.seed = tuple(sizes), batch_size, seed
         self.micro_batches, self.augmentation, self.develop = micro_batches, augmentation or Augmentation(), develop
         self.sets = tuple(shards) if isinstance(shards, Sequence) else (shards,)
         self.sources, self._rows, self._start, self._first = _by_source(self.sets)
         self._size = np.diff(self._start)
+        if not self.sources:
+            raise InputError(
+                f"{', '.join(str(one.folder) for one in self.sets)}: no frames are kept; nothing to train on"
+            )
         if weights is None:
             weights = dict(zip(self.sources, (self._size.astype(float) ** temperature).tolist(), strict=True))
         share = np.array([weights.get(name, 0.0) for name in self.sources], dtype=float)

@@ -28,7 +28,8 @@ def reading(name: str | Path, what: str) -> Iterator[None]:
     except (IsADirectoryError, PermissionError) as error:
         raise InputError(f"{name}: cannot be opened ({error.strerror}); give a readable file") from None
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        # Pillow names the object in memory that it read from, address and all.
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(" <_io.")[0]
         raise InputError(
             f"{name}: not a readable {what} ({reason}); check that the file is complete and of this kind"
         ) from error
