@@ -312,8 +312,8 @@ def _twice(data: _Data) -> list[Element]:
     elements: list[Element] = [
         Section(
             "Duplicates and leaks",
-            f"Images are compared by perceptual hashes of 64 bits; up to {SIMILAR} that differ count as alike. Neighbours "
-            "of a slow video are alike too, frames of different sources or folders hardly ever by chance.",
+            f"Images are compared by perceptual hashes of 64 bits; up to {SIMILAR} that differ count as alike. "
+            "Neighbours of a slow video are alike too, frames of different sources or folders hardly ever by chance.",
         )
     ]
     if not hashes.any():

@@ -115,6 +115,8 @@ def reduced(image: NDArray[np.uint8], step: int) -> Float32:
 
 def _sharpness(grey: Float32) -> float:
     """Energy of differences over one pixel relative to that over four; 1/16 on ramps, up to 1 on noise."""
+    if grey.shape[1] < 5:
+        return float("nan")
     fine, coarse = np.square(np.diff(grey, axis=1)).mean(), np.square(grey[:, 4:] - grey[:, :-4]).mean()
     return float(fine / coarse) if coarse > _FLAT**2 / 4 else float("nan")
 
@@ -194,10 +196,11 @@ def _perceptual_hash(grey: Float32) -> int:
     """64 bits of the low frequencies of the image (the DCT hash of pHash); 0 where the image is flat."""
     if grey.std() < _FLAT:
         return 0
-    rows = np.linspace(0, grey.shape[0], 33).astype(int)[:-1]
-    columns = np.linspace(0, grey.shape[1], 33).astype(int)[:-1]
-    small = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
-    small /= np.outer(np.diff(rows, append=grey.shape[0]), np.diff(columns, append=grey.shape[1]))
+    small = grey
+    for axis in (0, 1):
+        start = np.linspace(0, grey.shape[axis], 33).astype(int)[:-1]
+        size = np.maximum(np.diff(start, append=grey.shape[axis]), 1)
+        small = np.add.reduceat(small, start, axis=axis) / np.expand_dims(size, 1 - axis)
     low = fft.dctn(small, norm="ortho")[:8, :8].ravel()
     bits = np.packbits(low > np.median(low[1:]))
     return int.from_bytes(bits.tobytes(), "big")
