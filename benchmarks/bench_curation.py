@@ -107,6 +107,8 @@ def judge(rows: list[dict[str, Row]]) -> dict[str, Any]:
         "all": {},
     }
     for name in FAULTS:
+        if name in UNEQUAL and len(rows) < 2:
+            continue  # there is no other frame
         bad = [r[name] for r in rows]
         variants: list[tuple[str, Callable[[list[Row]], list[Row]]]] = [(name, lambda rows: rows)]
         if name in UNEQUAL:
