@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from metricanything import sources
 from metricanything.core.frame import Frame
 from metricanything.curate.shards import Shards
-from metricanything.data.batches import Mixture
 from metricanything.evaluation.metrics import abs_rel
 from metricanything.inference.baselines import prompt_only
 from metricanything.inference.predictor import Model
@@ -31,9 +30,9 @@ from metricanything.models.compact.encoder import TransformerBlock, uv_grid
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.registry import MODELS
 from metricanything.patterns import draw_prompt
-from metricanything.training.loop import train
+from metricanything.training.engine import train
+from metricanything.training.pretrain import mixture, task_of
 from metricanything.training.recipes import quickstart_teacher
-from metricanything.training.teacher import teacher_loss
 
 PATTERNS = ("uniform-500", "uniform-100", "lidar-8", "grid-8")
 
@@ -153,7 +152,7 @@ def main() -> None:
     frames = [f for folder in arguments.frames for f in list(sources.read("folder", folder))[:: arguments.every]]
     shards = Shards(arguments.shards)
     config = quickstart_teacher(arguments.steps)
-    print(f"{len(frames)} frames, {arguments.steps} steps of {config.batch_size}")
+    print(f"{len(frames)} frames, {arguments.steps} steps of {config.batch}")
     print("| variant | parameters | ms | " + " | ".join(PATTERNS) + " |\n|" + "---|" * (3 + len(PATTERNS)))
     for name, baseline in prompt_only().items():
         row = errors(frames, lambda f, p, _, b=baseline: b.complete(p.uv, p.depth, f.height, f.width, image=f.image))
@@ -161,9 +160,8 @@ def main() -> None:
     for name, build in VARIANTS.items():
         torch.manual_seed(config.seed)
         network = build()
-        data = Mixture(shards, sizes=config.sizes, batch_size=config.batch_size, seed=config.seed)
         with tempfile.TemporaryDirectory() as folder:
-            train(network, teacher_loss, data, config, folder)
+            train(network, task_of(config), config, [mixture(config, [shards], 0)], folder)
         model = Model(network, MODELS["compact-teacher"], device="cpu")
         row = errors(
             frames,

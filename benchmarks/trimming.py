@@ -29,16 +29,17 @@ from metricanything import sources
 from metricanything.core.frame import Frame
 from metricanything.curate.shards import Shards
 from metricanything.curate.writing import write_shards
-from metricanything.data.batches import Mixture, canonical
+from metricanything.data.batches import canonical
 from metricanything.evaluation.metrics import abs_rel, delta
 from metricanything.models.compact.decoder import DecoderConfig
 from metricanything.models.compact.encoder import EncoderConfig
 from metricanything.models.compact.teacher import DepthConfig
-from metricanything.models.registry import MODELS, ModelSpec
+from metricanything.models.registry import MODELS
 from metricanything.patterns import draw_prompt
-from metricanything.training.distill import depthmap_loss
-from metricanything.training.loop import TrainConfig, train
-from metricanything.training.teacher import COMPACT_WEIGHTS, teacher_loss
+from metricanything.training.engine import train
+from metricanything.training.pretrain import mixture, task_of
+from metricanything.training.recipe import Data, Recipe, Stage
+from metricanything.training.recipes import COMPACT_WEIGHTS, quickstart_teacher
 
 HEIGHT, WIDTH = 96, 128
 SHARE = 0.2  # of the known pixels of every corrupted label
@@ -121,15 +122,14 @@ def errors(network: nn.Module, frames: list[Frame]) -> tuple[float, float]:
     return tuple(100 * np.mean(rows, axis=0))
 
 
-def run(spec: ModelSpec, shards: Shards, keep: float, config: TrainConfig, frames: list[Frame]) -> tuple[float, float]:
+def run(recipe: Recipe, shards: Shards, keep: float, frames: list[Frame]) -> tuple[float, float]:
     """Train one network and measure it."""
     weights = dataclasses.replace(COMPACT_WEIGHTS, keep=keep)
-    loss = partial(teacher_loss if spec.task == "prompted-depth" else depthmap_loss, weights=weights)
-    torch.manual_seed(config.seed)
-    network = spec.build(dataclasses.asdict(SMALL))
-    data = Mixture(shards, sizes=config.sizes, batch_size=config.batch_size, seed=config.seed)
+    recipe = dataclasses.replace(recipe, stages=(Stage(weights=weights),))
+    torch.manual_seed(recipe.seed)
+    network = MODELS[recipe.model].build(dataclasses.asdict(SMALL))
     with tempfile.TemporaryDirectory() as folder:
-        train(network, loss, data, config, folder)
+        train(network, task_of(recipe), recipe, [mixture(recipe, [shards], 0)], folder)
     return errors(network, frames)
 
 
@@ -157,9 +157,13 @@ def main() -> None:
         for seed in range(arguments.seeds):
             with tempfile.TemporaryDirectory() as folder:
                 shards = training_set(scenes, seed, name, Path(folder))
-                config = TrainConfig(arguments.steps, 8, ((HEIGHT, WIDTH),), learning_rate=2e-3, seed=seed)
+                recipe = dataclasses.replace(
+                    quickstart_teacher(arguments.steps, seed),
+                    model=spec.name,
+                    data=Data(sizes=((HEIGHT, WIDTH),), workers=0),
+                )
                 for keep in KEEPS:
-                    results[keep].append(run(spec, shards, keep, config, frames))
+                    results[keep].append(run(recipe, shards, keep, frames))
         seconds = (time.monotonic() - started) / (arguments.seeds * len(KEEPS))
         for keep, values in results.items():
             table = np.array(values)

@@ -56,6 +56,9 @@ def test_every_group_and_source_is_there() -> None:
     ranges = {name: PROTOCOLS[f"depthpro-{name}"].depth_range for name in ("eth3d", "sintel", "nuscenes", "sunrgbd")}
     assert ranges == {"eth3d": (0.1, 200), "sintel": (0.01, 80), "nuscenes": (0.001, 80), "sunrgbd": (0.001, 10)}
     assert [PROTOCOLS[f"kitti-eigen-garg-{n}"].crop for n in (697, 652)] == [GARG, GARG]
+    sets = {p.name.split("-")[1] for p in PROTOCOLS.values() if p.name.startswith("moge-") and p.view == "centred"}
+    assert sets == {"nyu", "kitti", "eth3d", "ibims", "gso", "sintel", "ddad", "diode", "spring", "hammer"}
+    assert {n for n in sets if not PROTOCOLS[f"moge-{n}"].metric_truth} == {"gso", "sintel", "spring"}
     assert PROTOCOLS["moge-kitti-oracle"].intrinsics and not PROTOCOLS["moge-kitti"].intrinsics
     assert find(["classic", "nyu-eigen-654"]) == find(["classic"])
     assert_refused(lambda: find(["kitty"]), "protocol 'kitty' is unknown", "--list")

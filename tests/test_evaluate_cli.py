@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from evaluate_fixtures import run, write_folder
+from evaluate_fixtures import run, small_teacher, write_folder
 from expectations import assert_refused
 
 from metricanything.core.frame import Frame
 from metricanything.evaluation.datasets import Item
 from metricanything.evaluation.measuring import make_case
 from metricanything.evaluation.protocols import GROUPS, PROTOCOLS
-from metricanything.evaluation.subjects import file_sha256, open_subject
+from metricanything.evaluation.subjects import Answer, FittedSubject, file_sha256, open_subject
 from metricanything.inference.baselines import BASELINES
 from metricanything.models.checkpoint import save_model
 from metricanything.models.registry import COMPACT
@@ -107,6 +108,7 @@ def test_a_baseline_that_needs_a_prediction_is_refused(monkeypatch: pytest.Monke
 def test_a_baseline_may_look_at_the_image(monkeypatch: pytest.MonkeyPatch, make_frame: MakeFrame) -> None:
     class Red:
         description = "red channel"
+        needs = "image"
 
         def complete(self, uv: Any, depth: Any, height: int, width: int, image: Any = None) -> Any:
             return np.asarray(image[..., 0], np.float32)
@@ -115,3 +117,45 @@ def test_a_baseline_may_look_at_the_image(monkeypatch: pytest.MonkeyPatch, make_
     case = make_case(PROTOCOLS["ma-grid-16"], Item(make_frame(0)))
     (answer,) = open_subject("baseline:red").answer([case.query])
     np.testing.assert_array_equal(answer.depth, case.frame.image[..., 0])
+
+
+class Fixed:
+    """A model that sees no prompt and is off by a scale and a shift."""
+
+    batch_size = 3
+    record: ClassVar[dict[str, Any]] = {"name": "fixed", "what": "a test", "sha256": "abc"}
+
+    def __init__(self, depth: np.ndarray) -> None:
+        self.depth = depth
+
+    def check(self, prompted: bool, protocol: str) -> None:
+        assert not prompted
+
+    def answer(self, queries: Any) -> list[Answer]:
+        assert all(query.prompt is None for query in queries)
+        return [Answer(self.depth) for _ in queries]
+
+
+@pytest.mark.parametrize("fit", ["fitted", "fitted-scale", "fitted-disparity"])
+def test_any_model_can_be_fitted_to_the_prompt(fit: str, make_frame: MakeFrame) -> None:
+    case = make_case(PROTOCOLS["ma-grid-16"], Item(make_frame(0)))
+    truth = np.where(case.counts, case.frame.depth, 3).astype(np.float32)
+    off = {"fitted": 2 * truth + 1, "fitted-scale": 2 * truth, "fitted-disparity": 1 / (2 / truth + 0.1)}[fit]
+    subject = FittedSubject(fit, Fixed(off))
+    subject.check(True, "ma-grid-16")
+    assert_refused(lambda: subject.check(False, "ma-image"), "needs a prompt and protocol ma-image gives none")
+    (answer,) = subject.answer([case.query])
+    np.testing.assert_allclose(answer.depth[case.counts], truth[case.counts], rtol=1e-3)
+    assert subject.record["name"] == f"{fit}:fixed" and subject.record["fitted_model"] == Fixed.record
+    assert subject.batch_size == 3
+
+
+def test_fitted_models_are_named_on_the_command_line(data: Path, tmp_path: Path) -> None:
+    teacher = small_teacher(tmp_path / "teacher.safetensors")
+    arguments = ("--data", data, "--protocol", "ma-grid-16", "-o", tmp_path / "out")
+    assert run("evaluate", "--model", f"fitted:{teacher}", *arguments) == 0
+    (result,) = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    assert result["record"]["model"]["name"] == "fitted:teacher" and result["record"]["model"]["sha256"]
+    for name in ("fitted:baseline:nearest", "fitted:", "fitted:fitted:x"):
+        assert_refused(partial(open_subject, name), "takes a model that predicts depth without the prompt")
+    assert_refused(lambda: open_subject("baseline:fitted"), "name that model, as in fitted:MODEL")

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from expectations import assert_refused
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from metricanything.core.codecs import write_depth_npy, write_depth_png16, write_image
+from metricanything.core.camera import Camera
+from metricanything.core.codecs import write_depth_log_png, write_depth_npy, write_depth_png16, write_image
 from metricanything.core.frame import Frame
 from metricanything.evaluation.datasets import open_data
+from metricanything.evaluation.measuring import make_case
+from metricanything.evaluation.protocols import PROTOCOLS
 from metricanything.evaluation.safe_npy import read_npy_dict
 
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -148,3 +155,28 @@ def test_names_are_recorded_by_hash(tmp_path: Path) -> None:
     second = open_data(tmp_path).record("test")
     assert (first["frames"], second["frames"], first["split"]) == (1, 2, "test")
     assert first["names_sha256"] != second["names_sha256"]
+
+
+def test_moges_evaluation_sets_are_read_as_they_are(tmp_path: Path, make_frame: Callable[..., Frame]) -> None:
+    """SCENE/{image.jpg, depth.png, segmentation.png, meta.json} of Ruicheng/monocular-geometry-evaluation."""
+    frame = make_frame(1, 96, 128, camera=Camera.pinhole(100, 101, 60, 50, 128, 96))
+    folder = tmp_path / "iBims-1" / "scene_01"
+    write_image(folder / "image.jpg", frame.image)
+    write_depth_log_png(folder / "depth.png", frame.depth)
+    (folder / "meta.json").write_text(
+        json.dumps({"intrinsics": [[100 / 128, 0, 60 / 128], [0, 101 / 96, 50 / 96], [0, 0, 1]]})
+    )
+    info = PngInfo()
+    info.add_text("labels", json.dumps({"background": 0, "box": 1}))
+    objects = (frame.depth == np.nanmin(frame.depth)).astype(np.uint8)
+    Image.fromarray(objects).save(folder / "segmentation.png", pnginfo=info)
+    data = open_data(tmp_path / "iBims-1")
+    item = data.load(0)
+    assert (data.format, data.names) == ("folder", ("scene_01",))
+    assert item.frame.camera.params == pytest.approx((100, 101, 60, 50))
+    np.testing.assert_allclose(item.frame.depth, frame.depth, rtol=1e-3)
+    segments = item.segments()
+    assert segments is not None and ((segments > 0) == objects).all()
+    case = make_case(replace(PROTOCOLS["moge-ibims-points"], size=(48, 64)), item)
+    assert (case.frame.height, case.frame.width) == (48, 64) and case.query.camera is None
+    assert case.frame.camera.params[2:] == (32, 24) and case.segments is not None and case.segments.any()

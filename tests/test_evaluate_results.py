@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from evaluate_fixtures import run, six_frames, small_teacher
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metricanything import __version__
 from metricanything.core.frame import Frame
 from metricanything.evaluation.protocols import PROTOCOLS
+from metricanything.evaluation.scores import SCORES, Sample, pool
 from metricanything.evaluation.subjects import file_sha256
+from metricanything.evaluation.summary import mean_ranks
 
 MakeFrame = Callable[..., Frame]
 
@@ -78,8 +83,10 @@ def test_table_and_page(data: Path, tmp_path: Path) -> None:
         assert page.count(f'<p class="row-title">baseline:nearest, {text}: ') == 2
     assert all(f">{head}</span>" in page for head in ("image", "prompt", "measured", "prediction", "relative error"))
     # Per protocol a histogram, and five pictures of three frames for two models.
-    assert page.count("<img") == 2 * (1 + 5 * 3 * 2)
-    assert {p.name for p in (out / "plots").iterdir()} == {"ma-lidar-64.png", "priorda-x8.png"}
+    # And one of both protocols side by side.
+    assert page.count("<img") == 2 * (1 + 5 * 3 * 2) + 1
+    assert {p.name for p in (out / "plots").iterdir()} == {"ma-lidar-64.png", "priorda-x8.png", "overview-abs_rel.png"}
+    assert "## Mean rank" in table and "Mean rank." in page
     assert "http" not in page.replace("http-equiv", "")
 
 
@@ -91,3 +98,64 @@ def test_best_and_worst_are_told_apart(data: Path, tmp_path: Path) -> None:
     page = (out / "report.html").read_text()
     assert f"best: {min(errors, key=errors.__getitem__)}<" in page
     assert f"worst: {max(errors, key=errors.__getitem__)}<" in page
+
+
+# ---------------------------------------------------------------- pooling and ranks
+
+
+@pytest.mark.parametrize("name", [n for n, score in SCORES.items() if score.poolable and score.depth])
+@given(seed=st.integers(0, 10**6), missing=st.floats(0, 1))
+@settings(max_examples=10)
+def test_pooled_is_what_one_large_image_would_have(name: str, seed: int, missing: float) -> None:
+    """Missing predictions included: they are charged by one rule, whether images are pooled or not."""
+    rng = np.random.default_rng(seed)
+    gt = rng.uniform(1, 20, (12, 10)).astype(np.float32)
+    pred = (gt * rng.lognormal(0.2, 0.5, gt.shape)).astype(np.float32)
+    pred[rng.random(gt.shape) < missing] = np.nan
+    image = np.zeros((*gt.shape, 3), np.uint8)
+    parts = [Sample(pred[s], gt[s], image[s]) for s in (np.s_[:5], np.s_[5:])]
+    score = SCORES[name]
+    whole = score.finish(score.terms(Sample(pred, gt, image)))
+    assert pool(name, [score.terms(part) for part in parts], [50, 70]) == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["silog", "silog_half"])
+def test_silence_does_not_lower_silog_pooled_or_not(name: str) -> None:
+    gt = np.full((4, 4), 2.0, np.float32)
+    good, none = gt * np.float32(1.5), np.full_like(gt, np.nan)
+    image = np.zeros((4, 4, 3), np.uint8)
+    terms = [SCORES[name].terms(Sample(pred, gt, image)) for pred in (good, none)]
+    alone = [SCORES[name].finish(t) for t in terms]
+    pooled = pool(name, terms, [16, 16])
+    assert alone[0] < pooled < alone[1]
+    # Half of the pixels are a decade off the mean of the others.
+    variance = np.log(10) ** 2 / 2
+    expected = 100 * np.sqrt(variance) if name == "silog" else np.sqrt(variance + np.log(1.5) ** 2 / 2)
+    assert pooled == pytest.approx(expected, rel=1e-6)
+
+
+def _result(model: str, protocol: str, scores: dict[str, float | None], frames: int = 3) -> dict[str, Any]:
+    record = {"model": {"name": model}, "protocol": {"name": protocol, "metrics": ["abs_rel", "delta1", "coverage"]}}
+    return {"record": record, "scores": {"all": {**scores, "frames": frames}}}
+
+
+def test_mean_ranks_by_hand() -> None:
+    results = [
+        _result("a", "p", {"abs_rel": 0.1, "delta1": 0.9, "coverage": 1.0}),
+        _result("b", "p", {"abs_rel": 0.2, "delta1": 0.95, "coverage": 1.0}),
+        _result("c", "p", {"abs_rel": 0.2, "delta1": 0.8, "coverage": 1.0}),
+        _result("a", "q", {"abs_rel": 0.3, "delta1": 0.5, "coverage": 1.0}),
+        _result("b", "q", {"abs_rel": 0.1, "delta1": None, "coverage": 1.0}),
+        _result("c", "q", {"abs_rel": 0.2, "delta1": 0.6, "coverage": 1.0}),
+        _result("a", "other-frames", {"abs_rel": 0.1, "delta1": 0.9}),
+        _result("b", "other-frames", {"abs_rel": 0.2, "delta1": 0.9}, frames=2),
+        _result("c", "other-frames", {"abs_rel": 0.3, "delta1": 0.9}),
+        _result("a", "only-one", {"abs_rel": 0.1, "delta1": 0.9}),
+    ]
+    # p: abs_rel 1, 2.5, 2.5 and delta1 2, 1, 3; q: abs_rel 3, 1, 2, and b has no delta1.
+    assert mean_ranks(results) == [
+        ("b", pytest.approx(1.75), pytest.approx((1.75 + 1) / 2), 2),
+        ("a", pytest.approx(2.0), pytest.approx((1.5 + 3) / 2), 2),
+        ("c", pytest.approx(2.25), pytest.approx((2.75 + 2) / 2), 2),
+    ]
+    assert mean_ranks(results[:1]) == [] and mean_ranks(results[6:]) == []

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import short_recipe
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,14 +19,14 @@ from metricanything.core.camera import Camera
 from metricanything.core.frame import Frame
 from metricanything.core.prompt import SparsePrompt
 from metricanything.curate.shards import Shards
-from metricanything.data.batches import Mixture
+from metricanything.data.mixture import Mixture
 from metricanything.inference.predictor import Model
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.prompting import box_sum, guided_upsample, prompt_levels, push_pull, smooth_sum
 from metricanything.models.registry import get_spec
 from metricanything.patterns import draw_prompt
-from metricanything.training.loop import TrainConfig, train
-from metricanything.training.teacher import teacher_loss
+from metricanything.training.engine import train
+from metricanything.training.pretrain import task_of
 
 sides = st.integers(1, 13)
 seeds = st.integers(0, 1000)
@@ -298,10 +299,10 @@ def training(
     folder = Path(tmp_path_factory.mktemp("teacher"))
     write_shards(scenes, folder / "shards")
     data = Mixture(Shards(folder / "shards"), sizes=((64, 96),), batch_size=4, seed=0)
-    config = TrainConfig(steps=80, batch_size=4, learning_rate=4e-3, warmup=5, checkpoint_seconds=1e9)
+    recipe = short_recipe(80)
     torch.manual_seed(0)
     network = CompactTeacher(tiny_config)
-    return network, train(network, teacher_loss, data, config, folder)
+    return network, train(network, task_of(recipe), recipe, [data], folder)
 
 
 @pytest.fixture(scope="module", params=["stirred", "trained"])

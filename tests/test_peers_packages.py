@@ -111,16 +111,21 @@ def omni_dc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "OMNI-DC" / "src"
     (folder / "model").mkdir(parents=True)
     (folder / "config.py").write_text(
-        "import argparse\np = argparse.ArgumentParser()\np.add_argument('--num_resolution', type=int, default=3)\n"
-        "args = p.parse_args()\n"
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('--num_resolution', type=int, default=1)\n"
+        "p.add_argument('--load_dav2', type=int, default=False)\n"
+        "args, rest = p.parse_known_args()\nassert '--whiten_sparse_depths' in rest\n"
     )
+    checkpoint = folder / "depth_models" / "depth_anything_v2" / "checkpoints" / "depth_anything_v2_vitl.pth"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("weights")
     (folder / "model" / "__init__.py").write_text("")
     (folder / "model" / "ognidc.py").write_text(
         "import torch\n"
         "class OGNIDC(torch.nn.Module):\n"
         "    @classmethod\n"
         "    def from_pretrained(cls, repo, args):\n"
-        "        assert repo == 'zuoym15/OMNI-DC' and args.num_resolution == 3\n"
+        "        assert repo == 'zuoym15/OMNI-DC' and args.num_resolution == 3 and args.load_dav2 == 1\n"
+        "        assert open('./depth_models/depth_anything_v2/checkpoints/depth_anything_v2_vitl.pth').read()\n"
         "        return cls()\n"
         "    def forward(self, sample):\n"
         "        assert sample['rgb'].shape[2] % 16 == 0 and sample['dep'].shape[3] % 16 == 0\n"
@@ -135,9 +140,15 @@ def omni_dc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_omni_dc(omni_dc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["metricanything", "evaluate", "--unknown-to-them"])
+    before = Path.cwd()
     depth = load_peer("omni-dc", "cpu").predict(IMAGE, prompt=PROMPT, camera=CAMERA).depth
     assert depth.shape == (H, W) and depth[4, 3] == 2.5 and depth[29, 39] == 4.5 and depth[0, 0] == 0.5
-    assert sys.argv[1] == "evaluate"
+    assert sys.argv[1] == "evaluate" and Path.cwd() == before
+
+
+def test_omni_dc_without_the_weights_of_depth_anything(omni_dc: Path) -> None:
+    next(omni_dc.rglob("*.pth")).unlink()
+    assert_refused(lambda: load_peer("omni-dc", "cpu"), "depth_anything_v2_vitl.pth", "README")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from expectations import assert_refused
 from published import TINY_DEPTHMAP, depthmap_state, pointmap_state, state_of
+from runs import short_recipe
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -34,7 +35,6 @@ from metricanything.models.teacher import (
 )
 from metricanything.models.vit import ViT
 from metricanything.patterns import draw_prompt
-from metricanything.training.teacher import teacher_loss
 
 TINY = TeacherConfig(dinov2(32, 6, 2), taps=(1, 2, 4, 5), reassembled=(8, 8, 16, 16), width=16, fusion_width=8)
 TINY_TILED = TiledTeacherConfig(replace(TINY_DEPTHMAP, head_widths=(4, 5)), fusion_width=8)
@@ -252,15 +252,16 @@ def test_a_teacher_trains(make_frame: Callable[..., Frame], tmp_path: Path) -> N
     """The same loop, loss and prompts as the compact one; the confidence learns too."""
     from metricanything.curate.shards import Shards
     from metricanything.curate.writing import write_shards
-    from metricanything.data.batches import Mixture
-    from metricanything.training.loop import TrainConfig, train
+    from metricanything.data.mixture import Mixture
+    from metricanything.training.engine import train
+    from metricanything.training.pretrain import task_of
 
     write_shards([make_frame(seed, 64, 96) for seed in range(4)], tmp_path / "shards")
     data = Mixture(Shards(tmp_path / "shards"), sizes=((64, 96),), batch_size=4, seed=0)
-    config = TrainConfig(steps=40, batch_size=4, learning_rate=4e-3, warmup=5, checkpoint_seconds=1e9)
+    recipe = short_recipe(40)
     torch.manual_seed(0)
     network = Teacher(TINY)
-    curve = [value for _, value in train(network, teacher_loss, data, config, tmp_path)]
+    curve = [value for _, value in train(network, task_of(recipe), recipe, [data], tmp_path)]
     assert np.mean(curve[-5:]) < 0.6 * np.mean(curve[:5])
     assert network.anchor.gain > 0.5
     assert Model(network, get_spec("small-teacher"), {"input_side": 96}, device="cpu").spec.name == "small-teacher"

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from runs import short_recipe
 from torch import Tensor, nn
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.curate.shards import Shards
-from metricanything.data.batches import Batch, Mixture, canonical
+from metricanything.data.batches import Batch, canonical
+from metricanything.data.mixture import Mixture
 from metricanything.inference.predictor import Model
 from metricanything.models.compact.pointmap import PointOutput
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.outputs import DepthOutput
 from metricanything.models.registry import COMPACT, get_spec
-from metricanything.training import loop
-from metricanything.training.distill import LOSSES, depthmap_loss, pointmap_loss, pseudo_labels
-from metricanything.training.loop import TrainConfig, learning_rate, train
-from metricanything.training.teacher import COMPACT_PROMPTS, COMPACT_WEIGHTS, depth_terms, teacher_loss
+from metricanything.training import engine, optimiser, parallel
+from metricanything.training.distill import DepthMapTask, PointMapTask, pseudo_labels
+from metricanything.training.engine import Curve, train
+from metricanything.training.pretrain import task_of
+from metricanything.training.recipe import Optimiser, Recipe
+from metricanything.training.recipes import COMPACT_PROMPTS, COMPACT_WEIGHTS
+from metricanything.training.task import Task
+from metricanything.training.teacher import TeacherTask, depth_terms
 
 MakeFrame = Callable[..., Frame]
-Curve = list[tuple[int, float]]
-CONFIG = TrainConfig(steps=8, batch_size=2, warmup=2, checkpoint_seconds=-1.0)  # a checkpoint after every step
 
 
 @pytest.fixture(scope="module")
@@ -57,155 +63,197 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
 # ---------------------------------------------------------------- resume
 
 
+def saving(steps: int, **changes: Any) -> Recipe:
+    """Two images a step, a checkpoint after every step."""
+    return short_recipe(steps, **{"batch": 2, "warmup": 2, "checkpoint_seconds": -1.0, "keep": 3, **changes})
+
+
+def fit(network: nn.Module, data: Mixture, folder: Path, recipe: Recipe, progress: Any = None) -> Curve:
+    return train(network, task_of(recipe), recipe, [data], folder, progress)
+
+
 class Interrupt(Exception):
     pass
 
 
 def test_interrupted_training_goes_on_bit_by_bit(tiny_config: DepthConfig, data: Mixture, tmp_path: Path) -> None:
-    whole = fresh(tiny_config)
-    curve = train(whole, teacher_loss, data, CONFIG, tmp_path / "whole")
+    whole, recipe = fresh(tiny_config), saving(8, average=0.9)
+    curve = fit(whole, data, tmp_path / "whole", recipe)
     assert [step for step, _ in curve] == list(range(8))
     assert not whole.training
 
     for stop in (3, 6):
 
-        def interrupt(step: int, loss: float, stop: int = stop) -> None:
-            if step == stop:  # called before the step is saved: it is done again
+        def interrupt(done: int, *_: object, stop: int = stop) -> None:
+            if done == stop:  # called before the step is saved: it is done again
                 raise Interrupt
 
         with pytest.raises(Interrupt):
-            train(fresh(tiny_config), teacher_loss, data, CONFIG, tmp_path / "parts", interrupt)
+            fit(fresh(tiny_config), data, tmp_path / "parts", recipe, interrupt)
     steps: list[int] = []
     resumed = fresh(tiny_config)
-    resumed_curve = train(
-        resumed, teacher_loss, data, CONFIG, tmp_path / "parts", lambda step, loss: steps.append(step)
-    )
+    resumed_curve = fit(resumed, data, tmp_path / "parts", recipe, lambda done, *_: steps.append(done))
     assert steps == [6, 7, 8]
     assert resumed_curve == curve
     assert same_weights(resumed, whole)
+    assert (tmp_path / "parts/curve.jsonl").read_bytes() == (tmp_path / "whole/curve.jsonl").read_bytes()
 
 
 def test_finished_run_returns_at_once(tiny_config: DepthConfig, data: Mixture, tmp_path: Path) -> None:
-    network = fresh(tiny_config)
-    config = dataclasses.replace(CONFIG, steps=3, checkpoint_seconds=1e9)  # saved at the end alone
-    curve = train(network, teacher_loss, data, config, tmp_path)
-    stamp = (tmp_path / "state.pt").stat().st_mtime_ns
+    network, recipe = fresh(tiny_config), saving(3, checkpoint_seconds=1e9)  # saved at the end alone
+    curve = fit(network, data, tmp_path, recipe)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
 
-    def forbidden(*_: object) -> dict[str, Tensor]:
+    def forbidden(*_: object) -> None:
         raise AssertionError("a step was taken")
 
     again = fresh(tiny_config)
-    assert train(again, forbidden, data, config, tmp_path) == curve
+    assert fit(again, data, tmp_path, recipe, forbidden) == curve
     assert same_weights(again, network)
-    assert (tmp_path / "state.pt").stat().st_mtime_ns == stamp
 
 
 def test_finished_run_can_be_made_longer(tiny_config: DepthConfig, data: Mixture, tmp_path: Path) -> None:
-    short = dataclasses.replace(CONFIG, steps=2)
-    curve = train(fresh(tiny_config), teacher_loss, data, short, tmp_path)
-    longer = train(fresh(tiny_config), teacher_loss, data, dataclasses.replace(CONFIG, steps=4), tmp_path)
+    curve = fit(fresh(tiny_config), data, tmp_path, saving(2))
+    longer = fit(fresh(tiny_config), data, tmp_path, saving(4))
     assert longer[:2] == curve
     assert [step for step, _ in longer] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 9.0}, {"batch_size": 3}, {"steps": 2}])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"seed": 1}, "seed"), ({"rate": 9.0}, "optimiser.rate"), ({"batch": 3}, "batch"), ({"steps": 2}, "more than")],
+)
 def test_other_settings_are_not_continued(
-    tiny_config: DepthConfig, data: Mixture, tmp_path: Path, change: dict[str, float]
+    tiny_config: DepthConfig, data: Mixture, tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
-    train(fresh(tiny_config), teacher_loss, data, dataclasses.replace(CONFIG, steps=3), tmp_path)
-    other = dataclasses.replace(CONFIG, **{"steps": 3, **change})
-    with pytest.raises(InputError, match="delete it to start again"):
-        train(fresh(tiny_config), teacher_loss, data, other, tmp_path)
+    fit(fresh(tiny_config), data, tmp_path, saving(3))
+    with pytest.raises(InputError, match=named):
+        fit(fresh(tiny_config), data, tmp_path, saving(change.pop("steps", 3), **change))
 
 
 def test_same_seed_same_training(tiny_config: DepthConfig, data: Mixture, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, steps=3)
     curves = [
-        train(fresh(tiny_config), teacher_loss, data, dataclasses.replace(config, seed=seed), tmp_path / str(i))
-        for i, seed in enumerate((0, 0, 1))
+        fit(fresh(tiny_config), data, tmp_path / str(i), saving(3, seed=seed)) for i, seed in enumerate((0, 0, 1))
     ]
     assert curves[0] == curves[1] != curves[2]
 
 
-@pytest.mark.parametrize(
-    "kind", ["garbage", "empty", "cut", "other object", "no step", "other network", "pickle", "folder"]
-)
+def test_a_few_checkpoints_are_kept_and_the_best(tiny_config: DepthConfig, data: Mixture, tmp_path: Path) -> None:
+    errors = iter([5.0, 1.0, 3.0, 4.0, 2.0, 6.0])
+    recipe = saving(6, keep=2, validate_every=1)
+    with parallel.world(recipe.hardware) as world:
+        run = engine.Engine(fresh(tiny_config), task_of(recipe), recipe, [data], tmp_path, world)
+        run.validate = lambda network: {"AbsRel": next(errors)}
+        run.run()
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-00000002", "step-00000005", "step-00000006"]
+    assert run.best == {"step": 2, "error": 1.0}
+    rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert [row["validation"]["AbsRel"] for row in rows if "validation" in row] == [5, 1, 3, 4, 2, 6]
+
+
+@pytest.mark.parametrize("kind", ["garbage", "empty", "no meta", "no step", "tensor file gone", "other network"])
 def test_bad_checkpoint(tiny_config: DepthConfig, data: Mixture, tmp_path: Path, kind: str) -> None:
-    train(fresh(tiny_config), teacher_loss, data, dataclasses.replace(CONFIG, steps=1), tmp_path)
-    path = tmp_path / "state.pt"
-    content = path.read_bytes()
-    state = torch.load(path, weights_only=True)
+    fit(fresh(tiny_config), data, tmp_path, saving(1))
+    folder = tmp_path / "checkpoints/step-00000001"
+    tensors, meta = folder / "__0_0.distcp", json.loads((folder / "meta.json").read_text())
+    network: nn.Module = fresh(tiny_config)
     if kind == "garbage":
-        path.write_bytes(bytes(range(256)) * 30)
+        tensors.write_bytes(bytes(range(256)) * 30)
     elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    elif kind == "other object":
-        torch.save([1, 2, 3], path)
+        tensors.write_bytes(b"")
+    elif kind == "no meta":  # as good as absent: it was never finished
+        (folder / "meta.json").unlink()
+        assert [step for step, _ in fit(network, data, tmp_path, saving(2))] == [0, 1]
+        return
     elif kind == "no step":
-        torch.save({key: value for key, value in state.items() if key != "step"}, path)
-    elif kind == "other network":
-        torch.save({**state, "network": {"a": torch.zeros(2)}}, path)
-    elif kind == "pickle":
-        torch.save({**state, "curve": Path("x")}, path)  # a class that weights_only refuses
+        (folder / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "step"}))
+    elif kind == "tensor file gone":
+        tensors.unlink()
     else:
-        path.unlink()
-        path.mkdir()
-    with pytest.raises(InputError, match=r"state\.pt: cannot go on from this checkpoint") as caught:
-        train(fresh(tiny_config), teacher_loss, data, CONFIG, tmp_path)
+        network = Line()
+    with pytest.raises(InputError, match="step-00000001: cannot go on from it") as caught:
+        fit(network, data, tmp_path, saving(2))
     assert "\n" not in str(caught.value)
-    assert "delete it to start again" in str(caught.value)
+    assert "delete it, or give another folder" in str(caught.value)
 
 
 # ---------------------------------------------------------------- steps
 
 
-def test_learning_rate() -> None:
+def test_schedule() -> None:
     """Warm-up over 10 steps, constant, and from half of the steps linearly towards zero."""
-    config = TrainConfig(steps=100, learning_rate=2e-3, warmup=10, decay=0.5)
-    rates = [learning_rate(config, step) for step in range(100)]
-    np.testing.assert_allclose(rates[:10], 2e-3 * np.arange(1, 11) / 10)
-    np.testing.assert_allclose(rates[9:51], 2e-3)
-    np.testing.assert_allclose(rates[50:], 2e-3 * np.arange(50, 0, -1) / 50)
-    assert learning_rate(TrainConfig(steps=4, learning_rate=1.0, warmup=0, decay=0.0), 3) == 1.0
+    config = Optimiser(warmup=10, decay=0.5)
+    rates = [optimiser.schedule(config, 100, step) for step in range(100)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    np.testing.assert_allclose(rates[9:51], 1)
+    np.testing.assert_allclose(rates[50:], np.arange(50, 0, -1) / 50)
+    assert optimiser.schedule(Optimiser(warmup=0, decay=0.0), 4, 3) == 1.0
 
 
 class Line(nn.Module):
-    """y = a x: a network small enough to follow by hand."""
+    """y = a: a network small enough to follow by hand."""
 
     def __init__(self) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.ones(1, 1))
 
+    def forward(self, image: Tensor) -> Tensor:
+        return self.a
+
+
+@dataclasses.dataclass
+class Charge:
+    """A task that charges `price(a)`."""
+
+    price: Callable[[Tensor], Tensor]
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return batch
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        return (batch.image_B3HW,)
+
+    def loss(self, output: Tensor, batch: Batch, weights: Any) -> dict[str, Tensor]:
+        return {"x": self.price(output)}
+
+
+def follow(task: Any, data: Mixture, folder: Path, steps: int, **changes: Any) -> tuple[Line, Curve]:
+    network, recipe = Line(), saving(steps, checkpoint_seconds=1e9, **changes)
+    return network, train(network, task, recipe, [data], folder)
+
 
 def test_steps_follow_adamw(data: Mixture, tmp_path: Path) -> None:
-    """The loop's update is AdamW with the scheduled rate on the clipped gradient."""
-    config = TrainConfig(steps=5, learning_rate=0.1, warmup=3, decay=0.5, weight_decay=0.2, clip=1.0)
-    network = Line()
-    train(network, lambda net, batch, generator: {"x": 5 * net.a.square().sum()}, data, config, tmp_path)
-    a, mean, square = 1.0, 0.0, 0.0
+    """The loop's update is AdamW with the scheduled rate on the clipped gradient; the average follows it."""
+    config = Optimiser(rate=0.1, warmup=3, decay=0.5, weight_decay=0.2, clip=1.0, betas=(0.9, 0.99))
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("average", "encoder_rate")}
+    network, _ = follow(Charge(lambda a: 5 * a.square().sum()), data, tmp_path / "plain", 5, **fields)
+    averaged, _ = follow(Charge(lambda a: 5 * a.square().sum()), data, tmp_path / "average", 5, average=0.5, **fields)
+    a, mean, square, average = 1.0, 0.0, 0.0, 1.0
     for step in range(5):
-        rate = learning_rate(config, step)
+        rate = 0.1 * optimiser.schedule(config, 5, step)
         gradient = max(min(10 * a, 1.0), -1.0)
         mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
         a -= rate * 0.2 * a
         a -= rate * (mean / (1 - 0.9 ** (step + 1))) / (math.sqrt(square / (1 - 0.99 ** (step + 1))) + 1e-8)
+        average += (1 - min(0.5, (1 + step) / (10 + step))) * (a - average)
     assert float(network.a.detach()) == pytest.approx(a, rel=1e-5)
+    assert float(averaged.a.detach()) == pytest.approx(average, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_steps_that_are_not_finite_are_skipped(data: Mixture, tmp_path: Path, kind: str) -> None:
-    network, seen = Line(), []
+    seen: list[float] = []
 
-    def loss(net: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        seen.append(float(net.a.detach()))
-        value = net.a.square().sum()
+    def price(a: Tensor) -> Tensor:
+        seen.append(float(a.detach()))
+        value = a.square().sum()
         if len(seen) in (2, 3):
-            value = value * math.nan if kind == "loss" else value + (net.a - net.a.detach()).square().sum().sqrt()
-        return {"x": value}
+            value = value * math.nan if kind == "loss" else value + (a - a.detach()).square().sum().sqrt()
+        return value
 
-    curve = train(network, loss, data, dataclasses.replace(CONFIG, steps=5), tmp_path)
+    with pytest.warns(UserWarning, match=r"step 1 skipped: .* samples planes/\d{3}, planes/\d{3}"):
+        network, curve = follow(Charge(price), data, tmp_path, 5)
     assert [step for step, _ in curve] == [0, 3, 4]  # what was skipped is not part of the curve, which has to be JSON
     assert seen[1] == seen[2] == seen[3]
     assert seen[0] > seen[1]
@@ -213,24 +261,42 @@ def test_steps_that_are_not_finite_are_skipped(data: Mixture, tmp_path: Path, ki
     assert math.isfinite(float(network.a.detach()))
 
 
+@pytest.mark.filterwarnings("ignore:step")
 def test_too_many_bad_steps_name_the_samples(data: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_MAX_BAD_STEPS", 4)
-    config = dataclasses.replace(CONFIG, steps=20)
+    monkeypatch.setattr(engine, "MAX_BAD_STEPS", 4)
     with pytest.raises(RuntimeError, match=r"not finite 4 steps in a row; last samples: planes/\d{3}, planes/\d{3}$"):
-        train(Line(), lambda net, *_: {"x": net.a.sum() * math.nan}, data, config, tmp_path)
+        follow(Charge(lambda a: a.sum() * math.nan), data, tmp_path, 20)
+
+
+def test_micro_batches_add_up(tiny_config: DepthConfig, shards: Shards, tmp_path: Path) -> None:
+    """The gradient of a step of three micro-batches is the mean of theirs."""
+    recipe = saving(1, micro_batches=3)
+    data = Mixture(shards, sizes=((32, 64), (64, 32)), batch_size=2, seed=0, micro_batches=3)
+    with parallel.world(recipe.hardware) as world:
+        run = engine.Engine(fresh(tiny_config), task_of(recipe), recipe, [data], tmp_path, world)
+        ((number, batches),) = run.batches(0)
+
+        def gradient(parts: list[Batch]) -> Tensor:
+            run.gradients(number, parts)
+            return torch.cat([p.grad.flatten() for p in run.network.parameters() if p.grad is not None])
+
+        parts = torch.stack([gradient([batch]) for batch in batches])
+        torch.testing.assert_close(gradient(batches), parts.mean(dim=0))
+    assert len({batch.image_B3HW.shape for batch in batches}) == 1
 
 
 def test_weights_decay_but_biases_and_gains_do_not(tiny_config: DepthConfig) -> None:
     network = fresh(tiny_config)
-    decayed, others = loop._parameter_groups(network, CONFIG)
-    assert decayed["weight_decay"] == CONFIG.weight_decay
-    assert others["weight_decay"] == 0
-    assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))
-    decays = {id(parameter) for parameter in decayed["params"]}
-    assert id(network.encoder.stem.weight) in decays
-    assert id(network.encoder.tokens[0].qkv.weight) in decays
+    built = optimiser.build(network, Optimiser(rate=1e-3, encoder_rate=1e-4, weight_decay=0.3))
+    decay = {id(p): group["weight_decay"] for group in built.param_groups for p in group["params"]}
+    peak = {id(p): group["peak"] for group in built.param_groups for p in group["params"]}
+    assert len(decay) == len(list(network.parameters()))
+    assert decay[id(network.encoder.stem.weight)] == 0.3
+    assert decay[id(network.encoder.tokens[0].qkv.weight)] == 0.3
     for parameter in (network.encoder.stem.bias, network.encoder.tokens[0].norm1.weight, network.anchor.raw_gain):
-        assert id(parameter) not in decays
+        assert decay[id(parameter)] == 0
+    assert peak[id(network.encoder.stem.weight)] == 1e-4
+    assert peak[id(network.anchor.raw_gain)] == 1e-3
 
 
 # ---------------------------------------------------------------- losses of the recipes
@@ -255,17 +321,25 @@ class Oracle(nn.Module):
         return DepthOutput(torch.where(c > 0, c, 0.5).log(), logit)
 
 
+def charge(task: Task, network: nn.Module, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
+    prepared = task.prepare(batch, torch.Generator().manual_seed(seed))
+    return task.loss(network(*task.inputs(prepared)), prepared, COMPACT_WEIGHTS)
+
+
+TEACHER = TeacherTask(COMPACT_PROMPTS)
+
+
 def test_depth_losses_vanish_for_the_truth(batch: Batch) -> None:
-    for loss in (teacher_loss, depthmap_loss):
-        assert sum(loss(Oracle(batch), batch, torch.Generator().manual_seed(0)).values()) < 1e-6
-        wrong = loss(Oracle(batch, 1.1), batch, torch.Generator().manual_seed(0))
+    for task in (TEACHER, DepthMapTask()):
+        assert sum(charge(task, Oracle(batch), batch).values()) < 1e-6
+        wrong = charge(task, Oracle(batch, 1.1), batch)
         assert float(wrong["value"]) == pytest.approx(math.log(1.1), rel=1e-3)  # about the relative error
         assert float(wrong["edges"]) < 1e-5
 
 
 def test_teacher_is_prompted_with_the_label(batch: Batch) -> None:
     oracle = Oracle(batch)
-    teacher_loss(oracle, batch, torch.Generator().manual_seed(1))
+    charge(TEACHER, oracle, batch, seed=1)
     (prompt,) = oracle.prompts
     drawn = COMPACT_PROMPTS.draw(batch.depth_BHW, batch.metric_B, torch.Generator().manual_seed(1))
     mask = torch.isfinite(drawn)
@@ -278,9 +352,9 @@ def test_teacher_is_prompted_with_the_label(batch: Batch) -> None:
 def test_labels_up_to_scale_count_with_a_prompt_alone(batch: Batch) -> None:
     relative = dataclasses.replace(batch, metric_B=torch.zeros(4, dtype=torch.bool))
     wrong = Oracle(relative, 2.0)
-    assert depthmap_loss(wrong, relative, torch.Generator())["value"] == 0
-    assert depthmap_loss(wrong, relative, torch.Generator())["mask"] >= 0
-    assert float(teacher_loss(wrong, relative, torch.Generator())["value"]) == pytest.approx(math.log(2), rel=1e-3)
+    assert charge(DepthMapTask(), wrong, relative)["value"] == 0
+    assert charge(DepthMapTask(), wrong, relative)["mask"] >= 0
+    assert float(charge(TEACHER, wrong, relative)["value"]) == pytest.approx(math.log(2), rel=1e-3)
 
 
 def test_edges_of_rendered_labels_alone(batch: Batch) -> None:
@@ -289,7 +363,7 @@ def test_edges_of_rendered_labels_alone(batch: Batch) -> None:
     output = Oracle(batch)(batch.image_B3HW)
     noisy = DepthOutput(output.log_c_B1HW + torch.randn(output.log_c_B1HW.shape), output.mask_logit_B1HW)
     everything = torch.ones(4, dtype=torch.bool)
-    trusted, trimmed = depth_terms(noisy, batch, everything), depth_terms(noisy, real, everything)
+    trusted, trimmed = (depth_terms(noisy, one, everything, COMPACT_WEIGHTS) for one in (batch, real))
     assert trusted["edges"] > 0
     assert trimmed["edges"] == 0
     assert 0 < trimmed["value"] < 0.8 * trusted["value"]
@@ -303,7 +377,7 @@ def test_images_without_labels_do_not_dilute_the_others(batch: Batch) -> None:
     depth = batch.depth_BHW.clone()
     depth[2:] = math.nan
     partly = dataclasses.replace(batch, depth_BHW=depth)
-    terms = depth_terms(Oracle(batch, 1.1)(batch.image_B3HW), partly, batch.metric_B)
+    terms = depth_terms(Oracle(batch, 1.1)(batch.image_B3HW), partly, batch.metric_B, COMPACT_WEIGHTS)
     assert float(terms["value"]) == pytest.approx(math.log(1.1), rel=1e-3)
 
 
@@ -315,7 +389,7 @@ def test_point_loss_vanishes_for_the_truth_up_to_scale_and_shift(batch: Batch) -
 
     def terms(log_scale: float) -> dict[str, float]:
         output = PointOutput(points, logit, torch.full((4,), log_scale))
-        return {k: float(v) for k, v in pointmap_loss(lambda image: output, batch, torch.Generator()).items()}
+        return {k: float(v) for k, v in PointMapTask().loss(output, batch, COMPACT_WEIGHTS).items()}
 
     right = terms(math.log(4))
     assert right["points"] < 1e-4
@@ -329,8 +403,7 @@ def test_every_student_trains(name: str, tiny_config: DepthConfig, shards: Shard
     torch.manual_seed(0)
     network = get_spec(name).build(dataclasses.asdict(tiny_config))
     data = Mixture(shards, sizes=((64, 96),), batch_size=3, seed=0)
-    config = TrainConfig(steps=30, learning_rate=3e-3, warmup=5, checkpoint_seconds=1e9)
-    values = [value for _, value in train(network, LOSSES[name], data, config, tmp_path)]
+    values = [value for _, value in fit(network, data, tmp_path, short_recipe(30, name, batch=3, rate=3e-3))]
     assert np.isfinite(values).all()
     assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
 

@@ -19,6 +19,7 @@ VERBS = {
     "ingest": "raw 3D data of one format -> training shards",
     "inspect": "what shards hold: counts, distributions, galleries, what was put aside and why, duplicates and leaks",
     "curate": "decide anew which frames of shards are kept, by edited rules",
+    "pretrain": "train the prompt-based teacher from a recipe, on one machine or many",
     "evaluate": "models and baselines measured by named protocols on any data, with a report",
     "scaling": "how the error of several runs falls with the number of training pairs: fit, intervals, chart",
     "models": "the registered models: size, task, licence, weights",
@@ -51,7 +52,7 @@ def _run(arguments: list[str]) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        again = "goes on where it was" if verb in ("quickstart", "evaluate") else "starts again"
+        again = "goes on where it was" if verb in ("quickstart", "pretrain", "evaluate") else "starts again"
         return _fail(f"interrupted; the same command {again}", 130)
     except BrokenPipeError:
         return 0
@@ -69,7 +70,9 @@ def _run(arguments: list[str]) -> int:
 def _parse_and_call(verb: str, arguments: list[str]) -> int:
     import tyro
 
-    function: Callable[..., int] = getattr(import_module(f"metricanything.cli.{verb}"), verb)
+    module = import_module(f"metricanything.cli.{verb}")
+    function: Callable[..., int] = getattr(module, verb, None) or module.resolve(arguments)
+    registry = module.registry() if hasattr(module, "registry") else None
 
     @wraps(function)
     def parsed(*values: object, **named: object) -> Callable[[], int]:
@@ -79,7 +82,8 @@ def _parse_and_call(verb: str, arguments: list[str]) -> int:
     try:
         with redirect_stderr(said):
             prog = f"metricanything {verb}"
-            call = tyro.cli(parsed, args=arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+            config = (tyro.conf.FlagCreatePairsOff,)
+            call = tyro.cli(parsed, args=arguments, prog=prog, config=config, registry=registry)
     except SystemExit as stopped:
         if stopped.code:
             raise InputError(f"{_first_section(said.getvalue())}; see `metricanything {verb} --help`") from None

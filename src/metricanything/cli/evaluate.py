@@ -36,8 +36,10 @@ def evaluate(
     Interrupted and started again, it goes on where it was. Every number is written with its full protocol record.
 
     Args:
-        model: Names from `metricanything models`, checkpoints, Hugging Face Hub ids, or baseline:NAME.
-        data: Folder: shards, images with depth maps, OMNI-DC .npy samples, or rgb/ sparse/ gt/ as in Marigold-DC.
+        model: Names from `metricanything models`, checkpoints, Hugging Face Hub ids, baseline:NAME, peer:NAME, or
+            fitted:MODEL for a model's prompt-free prediction, scaled and shifted to the prompt.
+        data: Folder: shards, images with depth maps or mattes, OMNI-DC .npy samples, or rgb/ sparse/ gt/ as in
+            Marigold-DC.
         protocol: Names or groups from --list; the group metricanything by default.
         output: Folder to write to.
         show_list: List all protocols and groups, one line each.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metricanything.core import codecs
 from metricanything.core.camera import Camera
@@ -77,12 +78,12 @@ def decode_frame(members: Mapping[str, bytes], where: str) -> Frame:
     Raises InputError, KeyError, TypeError or ValueError for members that it cannot have made; `where` names them.
     """
     record = json.loads(members["json"])
-    pose, sigma, depth = record["world_from_cam"], members.get("sigma"), members["depth"]
-    decode_depth = codecs.decode_depth_exr if depth.startswith(_EXR_MAGIC) else codecs.decode_depth_log_png
+    pose, sigma = record["world_from_cam"], members.get("sigma")
+    depth, table = decode_depth(members["depth"], where)
     return Frame(
         name=record["name"],
         image=codecs.decode_image(members["image"], where),
-        depth=decode_depth(depth, where),
+        depth=depth if table is None else table[depth],
         camera=Camera.from_dict(record["camera"]),
         kind=record["kind"],
         sensor=record["sensor"],
@@ -93,6 +94,13 @@ def decode_frame(members: Mapping[str, bytes], where: str) -> Frame:
         sigma=None if sigma is None else codecs.decode_depth_log_png(sigma, where),
         notes=record["notes"],
     )
+
+
+def decode_depth(data: bytes, where: str) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """The depth (H, W) of a stored map and None, or its codes (H, W) and the depth (65536,) that each stands for."""
+    if data.startswith(_EXR_MAGIC):
+        return codecs.decode_depth_exr(data, where), None
+    return codecs.decode_depth_log_codes(data, where)
 
 
 def add_members(tar: tarfile.TarFile, key: str, members: Mapping[str, bytes], encoding: Encoding) -> dict[str, int]:

@@ -7,12 +7,14 @@ processes of a machine share. docs/shards.md lists the columns and says why the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.files import atomic_path
 from metricanything.core.frame import Frame
@@ -31,7 +33,7 @@ _VERSION = b"2"
 #: Columns of few different values, stored as codes of this many bits.
 _CODED = {"source": 32, "kind": 8, "sensor": 8, "scale": 8, "licence": 32, "camera_model": 8, "reasons": 32}
 _QUANTILES = {"depth_p05": 0.05, "depth_p50": 0.5, "depth_p95": 0.95}
-_QUANTILE_PIXELS = 20_000
+_QUANTILE_PIXELS = 5_000
 
 
 def shard_name(number: int) -> str:
@@ -42,11 +44,11 @@ def shard_name(number: int) -> str:
 def describe(frame: Frame) -> dict[str, Any]:
     """What the index says of a frame itself, by column: names, size, focal length (px), FoV (degrees), depth.
 
-    The quantiles of the depth are those of at most 20,000 known pixels, evenly spaced.
+    The quantiles of the depth are those of some 5,000 known pixels, evenly spaced.
     """
-    known = frame.depth[frame.valid]
-    some = known[:: max(1, len(known) // _QUANTILE_PIXELS)]
-    quantiles = np.quantile(some, list(_QUANTILES.values())) if len(some) else [np.nan] * len(_QUANTILES)
+    known = frame.depth.ravel() if (valid := frame.valid).all() else frame.depth[valid]
+    some = np.sort(known[:: max(1, len(known) // _QUANTILE_PIXELS)])
+    quantiles = [float(some[int(q * len(some))]) if len(some) else np.nan for q in _QUANTILES.values()]
     return {
         "name": frame.name,
         "source": frame.source,
@@ -58,10 +60,16 @@ def describe(frame: Frame) -> dict[str, Any]:
         "width": frame.width,
         "height": frame.height,
         "fx": frame.camera.fx,
-        "fov": frame.camera.fov_x,
+        "fov": _fov(frame.camera),
         "valid": len(known) / frame.depth.size,
-        **dict(zip(_QUANTILES, map(float, quantiles), strict=True)),
+        **dict(zip(_QUANTILES, quantiles, strict=True)),
     }
+
+
+@lru_cache(maxsize=64)
+def _fov(camera: Camera) -> float:
+    """Remembered, since frames of a sequence share their camera."""
+    return camera.fov_x
 
 
 def schema(quality: Sequence[str] = ()) -> pa.Schema:

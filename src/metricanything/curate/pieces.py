@@ -2,7 +2,8 @@
 
 A shard depends on the plan and its own items alone, so shards can be made in any order, on any machine, and again. A
 worker writes the tar file and then its part of the index, each whole or not at all; what is there need not be made
-again, and the finished folder is the same in every byte. Until then `unfinished/` holds the plan and the parts.
+again, and the finished folder is the same in every byte. Until then the folder has a `plan.json`, and the parts of the
+index in `unfinished/`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from metricanything.sources import READERS, Items, open_items
 if TYPE_CHECKING:
     import pyarrow as pa
 
+PLAN = "plan.json"
 UNFINISHED = "unfinished"
 #: The items that could not be read, one line each; only where there are any.
 SKIPPED = "skipped.txt"
@@ -51,12 +53,8 @@ def begun(plan: Plan) -> Iterator[list[int]]:
     Only one process at a time gets in. Raises InputError when another is in, when the folder holds shards already, and
     when it holds an unfinished set made by another plan.
     """
-    folder = plan.output / UNFINISHED
-    record = folder / "plan.json"
+    record = plan.output / PLAN
     if not record.exists():
-        if folder.exists():  # a run was stopped before the plan was there, or after all was done
-            _remove_temporaries(folder)
-            folder.rmdir()
         if (plan.output / INDEX).exists():
             raise InputError(f"{plan.output}: holds shards already; give another --output or delete it")
         write_json(record, plan.record())
@@ -68,9 +66,8 @@ def begun(plan: Plan) -> Iterator[list[int]]:
                 "finish it, give another --output, or delete the folder"
             )
         if (plan.output / INDEX).exists():
-            yield []
+            yield []  # stopped while it tidied up
             return
-        _remove_temporaries(folder)
         _remove_temporaries(plan.output)
         yield [shard for shard in range(plan.shards) if not _is_written(plan, shard)]
 
@@ -91,15 +88,17 @@ def _only_here(path: Path) -> Iterator[None]:
         except ImportError:
             pass  # this system has no such locks
         except BlockingIOError:
-            raise InputError(f"{path.parent.parent}: another run is writing here; wait until it is done") from None
+            raise InputError(f"{path.parent}: another run is writing here; wait until it is done") from None
         yield
 
 
 def _remove_temporaries(folder: Path) -> None:
     """Remove what a killed process left half-written (see `atomic_path`)."""
-    for suffix in (".tar", ".arrow", ".json", ".txt"):
-        for path in folder.glob(f".*{suffix}"):
+    for stem in ("plan", "shard-*", "skipped", "index"):
+        for path in folder.glob(f".{stem}.*"):
             path.unlink()
+    for path in (folder / UNFINISHED).glob(".*"):
+        path.unlink()
 
 
 def _is_written(plan: Plan, shard: int) -> bool:
@@ -236,9 +235,10 @@ def finish(plan: Plan) -> Summary:
 
 
 def _forget(plan: Plan) -> None:
-    """Remove the plan and the parts of the index, the plan last."""
+    """Remove the parts of the index, then the plan."""
     folder = plan.output / UNFINISHED
-    for path in folder.glob("*.arrow"):
-        path.unlink()
-    (folder / "plan.json").unlink()
-    folder.rmdir()
+    if folder.exists():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    (plan.output / PLAN).unlink()

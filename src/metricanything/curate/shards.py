@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,14 +72,29 @@ class Shards:
 
     def frame(self, number: int) -> Frame:
         """Decode frame `number`; raises InputError, naming the shard, when its bytes are damaged."""
-        path = self.folder / shard_name(int(self._shard[number]))
-        name = self.name(number)
-        where = f"{path}:{name}"
-        try:
-            frame = decode_frame(self._members(path, number), where)
-            if frame.name != name:
+        where, members = self.encoded(number)
+        with self.decoding(where):
+            frame = decode_frame(members, where)
+            if frame.name != self.name(number):
                 raise ValueError(f"the index has another frame here than the shard, {frame.name}")
             return frame
+
+    def encoded(self, number: int) -> tuple[str, dict[str, bytes]]:
+        """The members of frame `number` as they are stored, and what to call it in messages; InputError like `frame`.
+
+        Whoever decodes them does it within `decoding`.
+        """
+        path = self.folder / shard_name(int(self._shard[number]))
+        where = f"{path}:{self.name(number)}"
+        with self.decoding(where):
+            return where, self._members(path, number)
+
+    @staticmethod
+    @contextmanager
+    def decoding(where: str) -> Iterator[None]:
+        """Raise InputError for what damaged members make the block raise."""
+        try:
+            yield
         except (OSError, KeyError, TypeError, ValueError) as error:
             reason = str(error).removeprefix(f"{where}: ")
             raise InputError(f"{where}: damaged ({reason}); write the shards again") from None

@@ -1,8 +1,8 @@
-"""Data to evaluate on, with random access: shards, folders, OMNI-DC samples and Marigold-DC folders.
+"""Data to evaluate on, with random access: shards, folders, OMNI-DC samples, Marigold-DC folders and mattes.
 
-A data set is a list of names and a way to load one. Frames may bring their own prompt. Which of the forms a folder has
-is told from what lies in it: `index.arrow` (shards), `rgb/` and `gt/` (Marigold-DC), `.npy` files alone (OMNI-DC), else
-the readers' `folder` layouts.
+A data set is a list of names and a way to load one. Frames may bring their own prompt, segments and matte. Which of the
+forms a folder has is told from what lies in it: `index.arrow` (shards), `rgb/` and `gt/` (Marigold-DC), images beside
+mattes and no depth (`MATTES`), `.npy` files alone (OMNI-DC), else the readers' `folder` layouts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from metricanything.core.codecs import read_depth, read_image
 from metricanything.core.errors import InputError, MissingScale
 from metricanything.core.files import read_json
 from metricanything.core.frame import Frame
+from metricanything.evaluation.beside import read_matte, read_segments
 from metricanything.evaluation.safe_npy import read_npy_dict
 
 Map = NDArray[np.float32]
@@ -28,12 +29,22 @@ _IMAGES = (".png", ".jpg", ".jpeg")
 _PROMPTS = (".png", ".npy", ".npz", ".exr", ".pfm")
 
 
+#: Folders of images and of their mattes, as in this project, AM-2k, P3M-10k and DIS5K.
+MATTES = (("images", "alpha"), ("original", "mask"), ("original_image", "mask"), ("im", "gt"))
+
+
 @dataclass(frozen=True)
 class Item:
-    """A frame, and what reads its own prompt: float32 (H, W) metres, NaN without a point, or None where it has none."""
+    """A frame, and what reads the rest that it has, each (H, W) or None where it has none.
+
+    prompt: its own, float32 metres, NaN without a point. segments: int32, a number for each object, 0 for none.
+    matte: float32, share of foreground 0..1.
+    """
 
     frame: Frame
     prompt: Callable[[], Map | None] = lambda: None
+    segments: Callable[[], NDArray[np.int32] | None] = lambda: None
+    matte: Callable[[], Map | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,9 @@ def open_data(path: str | Path, *, depth_scale: float | None = None, fov_x: floa
         return _shards(path, name)
     if (path / "gt").is_dir() and (path / "rgb").is_dir():
         return _marigold_dc(path, name)
+    for images, mattes in MATTES:
+        if (path / images).is_dir() and (path / mattes).is_dir() and not (path / "depth").is_dir():
+            return _mattes(path, name, images, mattes)
     files = sorted(path.glob("*.npy"))
     if files and not any(p.is_dir() for p in path.iterdir()):
         return Dataset(name, "omni_dc", tuple(f.stem for f in files), lambda i: _omni_dc_sample(files[i], name))
@@ -98,7 +112,12 @@ def _folder(path: Path, name: str, depth_scale: float | None, fov_x: float | Non
         except InputError as error:  # the reader names the options of `metricanything ingest`
             text = str(error).replace("--option fov_x=DEGREES", "--fov-x DEGREES")
             raise InputError(text.replace("--option depth_scale=1000", "--depth-scale 1000")) from None
-        return Item(frame, lambda: _prompt_beside(path, frame, depth_scale))
+        return Item(
+            frame,
+            lambda: _prompt_beside(path, frame, depth_scale),
+            lambda: read_segments(_beside(path, frame.name, "segmentation", "segmentations"), frame),
+            lambda: read_matte(_beside(path, frame.name, "alpha", "alpha"), frame),
+        )
 
     return Dataset(name, "folder", tuple(item for item, _ in items), load)
 
@@ -120,6 +139,12 @@ def _prompt_beside(root: Path, frame: Frame, depth_scale: float | None) -> Map |
     return None
 
 
+def _beside(root: Path, name: str, stem: str, folder: str) -> Path:
+    """FRAME/STEM.png, or FOLDER/FRAME.png."""
+    inside = root / name / f"{stem}.png"
+    return inside if inside.is_file() else root / folder / f"{name}.png"
+
+
 def _stated_scale(root: Path, frame: Frame) -> float | None:
     from metricanything.sources.common import read_dataset_record
 
@@ -139,6 +164,24 @@ def _on_grid(sparse: Map, height: int, width: int, where: Path) -> Map:
 
 
 # ---------------------------------------------------------------- other projects' layouts
+
+
+def _mattes(path: Path, name: str, images: str, mattes: str) -> Dataset:
+    """IMAGES/NAME.jpg with MATTES/NAME.png; no depth, no cameras."""
+    files = {file.stem: file for suffix in _IMAGES for file in sorted((path / images).glob(f"*{suffix}"))}
+    names = tuple(sorted(files))
+    if not names:
+        raise InputError(f"{path / images}: holds no image ({', '.join(_IMAGES)}); give images/NAME.jpg")
+
+    def load(number: int) -> Item:
+        image = read_image(files[names[number]])
+        frame = _frame(names[number], name, image, np.zeros(image.shape[:2], np.float32), None)
+        file = path / mattes / f"{names[number]}.png"
+        if not file.is_file():
+            raise InputError(f"{file}: no such matte; add it, or take its image out")
+        return Item(frame, matte=lambda: read_matte(file, frame))
+
+    return Dataset(name, "mattes", names, load)
 
 
 def _frame(name: str, source: str, image: Any, gt: Any, camera: Camera | None) -> Frame:

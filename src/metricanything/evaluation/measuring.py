@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from metricanything.core.frame import Frame
 from metricanything.core.prompt import SparsePrompt
 from metricanything.evaluation.datasets import Item, Map
 from metricanything.evaluation.protocol import GIVEN, NONE, Protocol
-from metricanything.evaluation.scores import ALIGNMENTS, CAMERA_SCORES, SCORES, Sample, Terms
+from metricanything.evaluation.scores import ALIGNMENTS, SCORES, NotMeasured, Sample, Terms
 from metricanything.evaluation.subjects import Answer, Query, Subject
+from metricanything.evaluation.views import View, seen
 
 #: Which pixels a number is over.
 ALL, UNPROMPTED = "all", "unprompted"
@@ -27,38 +28,46 @@ INTERNAL = "internal error"
 
 @dataclass(frozen=True)
 class Case:
-    """A frame as a protocol shows it, with its prompt map float32 (H, W) (NaN without a point, or None)."""
+    """A frame as a protocol shows it, with its prompt map float32 (H, W) (NaN without a point, or None).
+
+    segments, matte: as in `Sample`.
+    """
 
     frame: Frame
     prompt: SparsePrompt | None
     sparse: Map | None
     query: Query
     counts: NDArray[np.bool_]
+    segments: NDArray[np.int32] | None = None
+    matte: Map | None = None
 
 
 def make_case(protocol: Protocol, item: Item) -> Case:
     """Resize, crop and prompt a frame; raises InputError when nothing is left to measure or there is no prompt."""
-    frame = item.frame
-    if frame.scale != "metric":
-        raise InputError(f"depth is {frame.scale}, not metric; protocol {protocol.name} measures metres")
+    if item.frame.scale != "metric" and (protocol.metric_truth or item.frame.scale != "up_to_scale"):
+        raise InputError(f"depth is {item.frame.scale}, not metric; protocol {protocol.name} measures metres")
     given = item.prompt() if GIVEN in protocol.prompt else None
     if GIVEN in protocol.prompt and given is None:
         raise InputError(f"brings no prompt of its own, as protocol {protocol.name} wants; choose one with a pattern")
-    frame, given = _resize(frame, given, protocol.size)
-    frame, given = _cut(frame, given, protocol)
-    prompt = _prompt(protocol, frame, given)
+    view = seen(View(item.frame, given, item.segments(), item.matte()), protocol)
+    frame = view.frame
+    prompt = _prompt(protocol, frame, view.prompt)
     known = frame.notes.get("camera_source") != "assumed"
     camera = frame.camera if protocol.intrinsics and known else None
     counts = protocol.counts(frame.depth)
-    if not counts.any() and not set(protocol.metrics) <= CAMERA_SCORES:
+    if not counts.any() and any(SCORES[name].depth for name in protocol.metrics):
         raise InputError(f"no pixel of its ground truth counts in protocol {protocol.name} (crop, depth range)")
     sparse = None if prompt is None else prompt.rasterise(frame.height, frame.width)
-    return Case(frame, prompt, sparse, Query(frame.image, prompt, camera), counts)
+    return Case(frame, prompt, sparse, Query(frame.image, prompt, camera), counts, view.segments, view.matte)
 
 
 def measure(protocol: Protocol, case: Case, answer: Answer) -> dict[str, Any]:
-    """The row of one frame, JSON-ready: per region its pixel count, the terms of every metric, and the values."""
+    """The row of one frame, JSON-ready: per region its pixel count, the terms of every metric, and the values.
+
+    "not_measured" holds metrics that this frame lacks something for, with the reason; their values are None.
+    """
     pred = prepared_depth(protocol, case, answer)
+    known = case.frame.notes.get("camera_source") != "assumed"
     row: dict[str, Any] = {
         "source": case.frame.source,
         "points": 0 if case.prompt is None else len(case.prompt),
@@ -67,11 +76,17 @@ def measure(protocol: Protocol, case: Case, answer: Answer) -> dict[str, Any]:
     }
     for region, counts in regions(case).items():
         truth = np.where(counts, case.frame.depth, np.float32(np.nan))
-        known = case.frame.notes.get("camera_source") != "assumed"
         sample = Sample(
-            pred, truth, case.frame.image, case.frame.camera if known else None, answer.camera, answer.points
-        )
-        terms = {name: SCORES[name].terms(sample) for name in protocol.metrics}
+            pred, truth, case.frame.image, case.frame.camera if known else None, answer.camera, answer.points,
+            case.segments, case.matte,
+        )  # fmt: skip
+        terms: dict[str, Terms] = {}
+        for name in protocol.metrics:
+            try:
+                terms[name] = SCORES[name].terms(sample)
+            except NotMeasured as reason:
+                terms[name] = (math.nan,)
+                row.setdefault("not_measured", {})[name] = str(reason)
         row["regions"][region] = {
             "pixels": int(counts.sum()),
             "terms": {name: [_or_none(t) for t in value] for name, value in terms.items()},
@@ -127,32 +142,6 @@ def _finish(name: str, terms: Terms) -> float:
 
 def _or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _resize(frame: Frame, given: Map | None, size: tuple[int, int] | None) -> tuple[Frame, Map | None]:
-    """The frame at (height, width): the image area-averaged, depth of the nearest pixel, prompts point by point."""
-    if size is None or size == (frame.height, frame.width):
-        return frame, given
-    from PIL import Image
-
-    height, width = size
-    image = np.array(Image.fromarray(frame.image).resize((width, height), Image.Resampling.BOX))
-    rows = ((np.arange(height) + 0.5) * frame.height / height).astype(int)
-    columns = ((np.arange(width) + 0.5) * frame.width / width).astype(int)
-    if given is not None:
-        given = SparsePrompt.from_depth(given, unit="m").rasterise(height, width)
-    depth = np.ascontiguousarray(frame.depth[np.ix_(rows, columns)])
-    return replace(frame, image=image, depth=depth, camera=frame.camera.resize(width, height), sigma=None), given
-
-
-def _cut(frame: Frame, given: Map | None, protocol: Protocol) -> tuple[Frame, Map | None]:
-    top, bottom, left, right = protocol.input_crop.box(frame.height, frame.width)
-    if (bottom - top, right - left) == (frame.height, frame.width):
-        return frame, given
-    window = np.s_[top:bottom, left:right]
-    camera = frame.camera.crop(left, top, right - left, bottom - top)
-    image, depth = np.ascontiguousarray(frame.image[window]), np.ascontiguousarray(frame.depth[window])
-    return replace(frame, image=image, depth=depth, camera=camera, sigma=None), None if given is None else given[window]
 
 
 def _prompt(protocol: Protocol, frame: Frame, given: Map | None) -> SparsePrompt | None:

@@ -8,7 +8,8 @@ A pixel that counts but has no usable prediction (NaN, infinite or not positive)
 model cannot win by staying silent where it is unsure. It is charged
 - as depth 0 in the linear metrics: a relative error of 100 %, an absolute error of the whole depth;
 - as inverse depth 0 in the inverse metrics: an error of 1 / gt;
-- as a residual of one decade (a factor of 10) in the logarithmic metrics;
+- as a residual of one decade (a factor of 10) in the logarithmic metrics; in the two SILogs, which look at the spread
+  of the residuals, a decade away from the mean residual of the given predictions: of an image, or, pooled, of all;
 - as an outlier in the inlier shares (delta, tau, d_auc).
 `coverage` is the share of counting pixels that have a prediction.
 
@@ -103,28 +104,49 @@ def rmse_log(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> f
     return _rms(charge_decade(log_residual(*valid_pairs(pred, gt, mask))))
 
 
+def log_moments(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> tuple[float, float, float]:
+    """What both SILogs are made of, as means over all pixels that count, so that images can be pooled.
+
+    mean of e^2, mean of e, and mean of 1 where there is a prediction, e = ln pred - ln gt; 0 where there is none.
+    """
+    residual = log_residual(*valid_pairs(pred, gt, mask))
+    known = ~np.isnan(residual)
+    e = np.where(known, residual, 0.0)
+    return _mean(e**2), _mean(e), _mean(known.astype(np.float64))
+
+
+def silog_of_moments(moments: tuple[float, ...]) -> float:
+    """SILog of `log_moments`, of one image or averaged with their pixels over several."""
+    return 100.0 * float(np.sqrt(_log_variance(*moments)[0]))
+
+
+def silog_half_of_moments(moments: tuple[float, ...]) -> float:
+    """Eigen's SILog of `log_moments`, of one image or averaged with their pixels over several."""
+    variance, centre = _log_variance(*moments)
+    return float(np.sqrt(variance + centre**2 / 2))
+
+
+def _log_variance(square: float, total: float, share: float) -> tuple[float, float]:
+    """Variance of e about the mean of the given predictions, the missing a decade from it; and that mean."""
+    centre = total / share if share else 0.0
+    return max(square - total * centre, 0.0) + (1 - share) * DECADE**2, centre
+
+
 def silog(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """SILog: 100 times the standard deviation of ln pred - ln gt; unchanged when `pred` is scaled; lower is better.
 
     Missing predictions are a decade away from the mean residual of the others (so they cannot lower it).
     """
-    residual = log_residual(*valid_pairs(pred, gt, mask))
-    given = residual[~np.isnan(residual)]
-    centre = given.mean() if given.size else 0.0
-    return 100.0 * _rms(charge_decade(residual - centre))
+    return silog_of_moments(log_moments(pred, gt, mask))
 
 
 def silog_half(pred: ArrayLike, gt: ArrayLike, mask: ArrayLike | None = None) -> float:
     """SILog as Eigen et al. train with and the Booster script of MetricAnything reports it; lower is better.
 
-    sqrt(mean(r^2) - mean(r)^2 / 2) with r = ln pred - ln gt: half of the scale's error stays in, and no factor of 100.
+    sqrt(mean(e^2) - mean(e)^2 / 2) with e = ln pred - ln gt: half of the scale's error stays in, and no factor of 100.
     Missing predictions are a decade away from the mean residual of the others.
     """
-    d, g = valid_pairs(pred, gt, mask)
-    residual = log_residual(d, g)
-    given = residual[~np.isnan(residual)]
-    centre = float(given.mean()) if given.size else 0.0
-    return float(np.sqrt((silog(d, g) / 100) ** 2 + centre**2 / 2))
+    return silog_half_of_moments(log_moments(pred, gt, mask))
 
 
 def inlier_share(pred: ArrayLike, gt: ArrayLike, ratio: float, mask: ArrayLike | None = None) -> float:

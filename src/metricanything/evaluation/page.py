@@ -10,10 +10,10 @@ from metricanything.core.codecs import write_image
 from metricanything.core.errors import InputError
 from metricanything.core.report import Element, Figure, Gallery, KeyValues, Section, Table, Text, write_page
 from metricanything.evaluation.measuring import ALL, UNPROMPTED, answers, make_case, prepared_depth
-from metricanything.evaluation.pictures import PICTURE_HEADS, error_scale, frame_pictures, histogram
+from metricanything.evaluation.pictures import PICTURE_HEADS, error_scale, frame_pictures, histogram, side_by_side
 from metricanything.evaluation.running import Done, Row, Settings, data_of, slug, subject_of
-from metricanything.evaluation.scores import CAMERA_SCORES, SCORES
-from metricanything.evaluation.summary import REGION_TITLES, by_protocol, facts_of, title_of
+from metricanything.evaluation.scores import SCORES
+from metricanything.evaluation.summary import RANK_NOTE, REGION_TITLES, by_protocol, facts_of, mean_ranks, title_of
 
 _RANKS = ("best", "median", "worst")
 
@@ -42,7 +42,7 @@ def write_report(
             }
         ),
         _models(done),
-        *_overview(results),
+        *_overview(output, results),
     ]
     drawn = 0
     for name, group in by_protocol(results).items():
@@ -69,8 +69,8 @@ def _models(done: Sequence[Done]) -> Table:
     return Table(["model", "what", "weights (SHA-256, beginning)", "batch"], rows, "Models.")
 
 
-def _overview(results: Sequence[dict[str, Any]]) -> list[Element]:
-    """The first metric of every protocol by model, where there are several protocols."""
+def _overview(output: Path, results: Sequence[dict[str, Any]]) -> list[Element]:
+    """The first metric of every protocol by model, where there are several protocols, as table, plots and mean rank."""
     groups = by_protocol(results)
     if len(groups) < 2:
         return []
@@ -83,10 +83,25 @@ def _overview(results: Sequence[dict[str, Any]]) -> list[Element]:
         rows.append([name, metric, *(values.get(model) for model in models)])
     better: dict[str, Any] = {row[0]: SCORES[row[1]].better for row in rows}
     note = "Without prompted pixels, where there is a prompt."
-    return [
+    elements: list[Element] = [
         Section("Overview"),
         Table(["protocol", "metric", *models], rows, "First metric of each.", better, "row", note),
     ]
+    for metric in dict.fromkeys(row[1] for row in rows):
+        values = {
+            row[0]: {m: v for m, v in zip(models, row[2:], strict=True) if v is not None}
+            for row in rows
+            if row[1] == metric
+        }
+        if len(values) > 1 and any(values.values()):
+            picture = side_by_side(values, title_of(metric)[:-2])
+            write_image(output / "plots" / f"overview-{metric}.png", picture)
+            elements.append(Figure(picture, f"{metric} by protocol.", lossless=True))
+    if ranks := mean_ranks(results):
+        heads = ["model", "by first metric", "by all metrics", "protocols"]
+        lower: dict[str, Any] = dict.fromkeys(heads[1:3], "lower")
+        elements.append(Table(heads, [list(row) for row in ranks], "Mean rank.", lower, note=RANK_NOTE))
+    return elements
 
 
 def _tables(name: str, group: Sequence[dict[str, Any]]) -> list[Element]:
@@ -160,7 +175,7 @@ def _plot(output: Path, own: Sequence[Done]) -> list[Element]:
 def _shown(settings: Settings, done: Done) -> list[tuple[str, list[Figure | None]]]:
     """Gallery rows of the best, median and worst frame; of fewer than three frames, those that there are."""
     metric = _ranking(done)
-    if metric in CAMERA_SCORES:
+    if not SCORES[metric].depth:
         return []
     ranked = _valued(done)
     ranked.sort(key=lambda pair: (pair[0] if SCORES[metric].better == "lower" else -pair[0], pair[1]["frame"]))
@@ -182,11 +197,14 @@ def _shown(settings: Settings, done: Done) -> list[tuple[str, list[Figure | None
 
 
 def _failed(group: Sequence[dict[str, Any]]) -> list[Element]:
+    missing = {name: why for result in group for name, why in result["not_measured"].items()}
+    elements: list[Element] = [Text(f"{name} has no number: {why}.") for name, why in missing.items()]
     reasons = {name: reason for result in group for name, reason in result["failed"].items()}
     if not reasons:
-        return []
+        return elements
     rows = [[name, reason] for name, reason in reasons.items()]
     return [
+        *elements,
         Text(f"{len(reasons)} frames could not be measured and are in no number above."),
         Table(["frame", "reason"], rows, "Frames that failed."),
     ]

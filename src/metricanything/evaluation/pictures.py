@@ -15,6 +15,7 @@ from metricanything.evaluation.measuring import Case
 
 ERROR_LIMIT = 0.2
 _SIDE = 360  # pixels of the longer side of the pictures in a report
+_MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _SPARSE = 0.3  # maps with a smaller known share are shown by blocks
 
 
@@ -75,6 +76,28 @@ def _blocks(values: NDArray[Any], step: int, reduce: Any) -> NDArray[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # blocks where nothing is known
         return np.asarray(reduce(padded.reshape(h, step, w, step), axis=(1, 3)))
+
+
+def side_by_side(values: dict[str, dict[str, float]], label: str) -> NDArray[np.uint8]:
+    """One number by protocol and model, a line for each protocol and a mark for each model: uint8 (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Plot
+
+    models = list(dict.fromkeys(model for own in values.values() for model in own))
+    plot = Plot(figsize=(6.4, 0.9 + 0.26 * len(values) + 0.11 * len(models)), dpi=100, layout="constrained")
+    canvas, axes = FigureCanvasAgg(plot), plot.add_subplot()
+    for number, model in enumerate(models):
+        rows = [(own[model], row) for row, own in enumerate(values.values()) if model in own]
+        axes.plot(*zip(*rows, strict=True), _MARKS[number % len(_MARKS)], label=model, markersize=5.5, alpha=0.8)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.set(xlabel=label, ylim=(len(values) - 0.5, -0.5))
+    axes.grid(axis="both", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    plot.legend(loc="outside upper center", ncols=3, frameon=False, fontsize="small")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def histogram(series: dict[str, list[float]], label: str, title: str) -> NDArray[np.uint8]:

@@ -74,8 +74,10 @@ class Protocol:
     prompt: patterns of `metricanything.patterns`, "given" (the data's own prompt) or "none"; of several, all points,
         and the first where two share a pixel. seed: with name of protocol and frame, makes each frame's random stream.
     intrinsics: whether the model is told the camera.
-    size: (height, width) that images are resized to before all else, None = as they are; then `input_crop` is cut out,
+    size: (height, width) that images are brought to before all else, None = as they are; then `input_crop` is cut out,
         which the model sees alone. crop: where errors are counted.
+    view: how images come to `size`: resized, or `centred`, turned to a centred principal point (`views.centred`).
+    metric_truth: whether ground truth has to be in metres; False where every metric is blind to its scale.
     depth_range: metres; ground truth outside (bounds are inside) does not count. clamp: predictions are clamped to it.
     far_outliers: ground truth beyond this many times its own 1 % quantile does not count (MoGe: 1000).
     alignment: a name of `scores.ALIGNMENTS`, applied to the prediction over the pixels that count.
@@ -95,6 +97,8 @@ class Protocol:
     seed: int = 0
     intrinsics: bool = True
     size: tuple[int, int] | None = None
+    view: Literal["resized", "centred"] = "resized"
+    metric_truth: bool = True
     input_crop: Crop = WHOLE
     crop: Crop = WHOLE
     depth_range: tuple[float, float] = (1e-3, float("inf"))
@@ -105,6 +109,10 @@ class Protocol:
     averaging: Literal["per_image", "pooled"] = "per_image"
     not_measured: tuple[str, ...] = ()
     unknown: str = ""
+
+    def __post_init__(self) -> None:
+        if self.view == "centred" and (self.size is None or GIVEN in self.prompt):
+            raise ValueError(f"{self.name}: a centred view needs a size, and takes no prompt of the data along")
 
     @property
     def prompted(self) -> bool:

@@ -1,11 +1,11 @@
-"""What is evaluated: models that `metricanything.load` takes, and prompt-only baselines as `baseline:NAME`."""
+"""What is evaluated: models that `metricanything.load` takes; by prefix peers, baselines, models fitted to prompts."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -67,8 +67,8 @@ class BaselineSubject:
 
         if name not in BASELINES:
             raise InputError(f"baseline {name!r} is unknown; use {', '.join(_PREFIX + n for n in BASELINES)}")
-        if getattr(BASELINES[name], "needs", "prompt") == "prediction":
-            raise InputError(f"{_PREFIX}{name} rescales a model's prediction and cannot be measured by itself")
+        if BASELINES[name].needs == "prediction":
+            raise InputError(f"{_PREFIX}{name} rescales a model's prediction; name that model, as in {name}:MODEL")
         self._complete: Any = BASELINES[name].complete
         self._sees_image = "image" in inspect.signature(self._complete).parameters
         self.record = {"name": _PREFIX + name, "what": BASELINES[name].description, "sha256": None}
@@ -83,15 +83,47 @@ class BaselineSubject:
         return [Answer(self._one(query)) for query in queries]
 
     def _one(self, query: Query) -> NDArray[np.float32]:
-        height, width = query.image.shape[:2]
-        if query.prompt is None:
-            raise InputError(f"{self.record['name']} needs a prompt")
         more = {"image": query.image} if self._sees_image else {}
-        # Prompts may be on a coarser grid that shows the same view.
-        scale = np.array([width / query.prompt.width, height / query.prompt.height])
-        return np.asarray(
-            self._complete(query.prompt.uv * scale, query.prompt.depth, height, width, **more), dtype=np.float32
-        )
+        return np.asarray(self._complete(*_points(query, str(self.record["name"])), **more), dtype=np.float32)
+
+
+class FittedSubject:
+    """A model that is not shown the prompt, its prediction scaled (and shifted) to fit the prompt by least squares."""
+
+    def __init__(self, fit: str, model: Subject) -> None:
+        from metricanything.inference.baselines import BASELINES
+
+        self.model, self.batch_size = model, model.batch_size
+        self._baseline = BASELINES[fit]
+        self.record = {
+            "name": f"{fit}:{model.record['name']}",
+            "what": self._baseline.description,
+            "sha256": model.record["sha256"],
+            "fitted_model": model.record,
+        }
+
+    def check(self, prompted: bool, protocol: str) -> None:
+        """See `Subject.check`."""
+        if not prompted:
+            raise InputError(f"{self.record['name']} needs a prompt and protocol {protocol} gives none; leave it out")
+        self.model.check(False, protocol)
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """See `Subject.answer`; of the model's answer the depth alone is kept, which is what was fitted."""
+        found = self.model.answer([replace(query, prompt=None) for query in queries])
+        return [
+            Answer(self._baseline.complete(*_points(query, self.record["name"]), prediction=one.depth))
+            for query, one in zip(queries, found, strict=True)
+        ]
+
+
+def _points(query: Query, name: str) -> tuple[NDArray[np.float64], NDArray[np.float32], int, int]:
+    """Pixels, depths, height and width, as baselines take them; prompts may be on a coarser grid of the same view."""
+    height, width = query.image.shape[:2]
+    if query.prompt is None:
+        raise InputError(f"{name} needs a prompt")
+    scale = np.array([width / query.prompt.width, height / query.prompt.height])
+    return query.prompt.uv * scale, query.prompt.depth, height, width
 
 
 class ModelSubject:
@@ -162,9 +194,18 @@ class PeerSubject:
 def open_subject(
     name: str, *, device: str | None = None, dtype: str | None = None, max_side: int | None = None
 ) -> Subject:
-    """The subject of this name: `baseline:nearest`, `peer:depth-pro`, `moge-baseline:FILE.py` (which is run), or what
-    `metricanything.load` takes; InputError as there.
+    """The subject of this name: `baseline:nearest`, `peer:depth-pro`, `moge-baseline:FILE.py` (which is run), any model
+    as `fitted:MODEL`, `fitted-scale:MODEL` or `fitted-disparity:MODEL`, or what `metricanything.load` takes; InputError
+    as there.
     """
+    from metricanything.inference.baselines import BASELINES
+
+    fits = {fit for fit, baseline in BASELINES.items() if baseline.needs == "prediction"}
+    fit, _, model = name.partition(":")
+    if fit in fits:
+        if not model or model.partition(":")[0] in {*fits, _PREFIX[:-1]}:
+            raise InputError(f"{name}: {fit} takes a model that predicts depth without the prompt, as in {fit}:MODEL")
+        return FittedSubject(fit, open_subject(model, device=device, dtype=dtype, max_side=max_side))
     if name.startswith(_PREFIX):
         return BaselineSubject(name.removeprefix(_PREFIX))
     if name.startswith((_PEER, _MOGE)):

@@ -41,7 +41,7 @@ def average(protocol: Protocol, rows: Sequence[Row], region: str) -> dict[str, A
 
 def summarise(done: Sequence[Done], data: dict[str, Any], threads: int) -> list[dict[str, Any]]:
     """One result for each model and protocol: `record` (everything that its numbers depend on), `scores` by region,
-    `by_source`, `mean_over_sources`, `failed` frames by name with the reason."""
+    `by_source`, `mean_over_sources`, metrics `not_measured` and `failed` frames by name with the reason."""
     return [_result(d, data, threads) for d in done]
 
 
@@ -66,8 +66,15 @@ def _result(done: Done, data: dict[str, Any], threads: int) -> dict[str, Any]:
         "scores": {region: average(done.protocol, rows, region) for region in names},
         "by_source": by_source,
         "mean_over_sources": {r: _mean_of(done.protocol, [by_source[s][r] for s in sources]) for r in names},
+        "not_measured": _not_measured(rows),
         "failed": failed,
     }
+
+
+def _not_measured(rows: Sequence[Row]) -> dict[str, str]:
+    """Metrics that frames lack something for, with what, and how many frames."""
+    reasons = [(name, reason) for row in rows for name, reason in row.get("not_measured", {}).items()]
+    return {name: f"{reason} ({reasons.count((name, reason))} of {len(rows)} frames)" for name, reason in reasons}
 
 
 def _mean_of(protocol: Protocol, averages: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -103,6 +110,8 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         f"Split: {data['split']}. Format: {data['format']}. Frames: {data['frames']}. "
         f"metricanything {results[0]['record']['code_version']}. Every number's full record is in `results.json`.",
     ]
+    if ranks := mean_ranks(results):
+        parts.append(f"## Mean rank\n\n{RANK_NOTE}\n\n{_rank_table(ranks)}")
     for protocol, group in by_protocol(results).items():
         parts += [f"## {protocol}", _facts(group[0]["record"]["protocol"])]
         for region, title in REGION_TITLES.items():
@@ -118,6 +127,50 @@ def by_protocol(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, A
     for result in results:
         groups.setdefault(result["record"]["protocol"]["name"], []).append(result)
     return groups
+
+
+RANK_NOTE = (
+    "1 is best, equal numbers share the mean of their places; over the protocols that measured every model on the same "
+    "number of frames, without prompted pixels where there is a prompt. By first metric, as Depth Pro ranks; by all "
+    "metrics, as mean over a protocol's metrics except coverage, then over protocols."
+)
+
+
+def mean_ranks(results: Sequence[dict[str, Any]]) -> list[tuple[str, float, float, int]]:
+    """Model, mean rank by the first metric, mean rank by all metrics, and number of protocols; best first.
+
+    Empty for one model, and where no protocol measured all of them (see `RANK_NOTE`).
+    """
+    models = list(dict.fromkeys(result["record"]["model"]["name"] for result in results))
+    first, every = [], []
+    for group in by_protocol(results).values():
+        region = UNPROMPTED if UNPROMPTED in group[0]["scores"] else ALL
+        scores = {r["record"]["model"]["name"]: r["scores"].get(region, {}) for r in group}
+        if len(models) < 2 or set(scores) != set(models) or len({s.get("frames", 0) for s in scores.values()}) > 1:
+            continue
+        metrics = [m for m in group[0]["record"]["protocol"]["metrics"] if m != "coverage"]
+        ranks = [_ranks([scores[model].get(m) for model in models], m) for m in metrics]
+        if ranks and ranks[0] is not None:
+            known = [r for r in ranks if r is not None]
+            first.append(ranks[0])
+            every.append([math.fsum(place) / len(known) for place in zip(*known, strict=True)])
+    if not first:
+        return []
+    means = [[math.fsum(place) / len(rows) for place in zip(*rows, strict=True)] for rows in (first, every)]
+    return sorted(zip(models, *means, [len(first)] * len(models), strict=True), key=lambda row: row[1:3])
+
+
+def _ranks(values: Sequence[float | None], metric: str) -> list[float] | None:
+    """Places from 1 of one metric, or None where a model has no number."""
+    known = [v if SCORES[metric].better == "lower" else -v for v in values if v is not None]
+    if len(known) < len(values):
+        return None
+    return [sum(other < v for other in known) + (known.count(v) + 1) / 2 for v in known]
+
+
+def _rank_table(ranks: Sequence[tuple[str, float, float, int]]) -> str:
+    lines = ["| model | by first metric | by all metrics | protocols |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {m} | {one:.2f} | {every:.2f} | {n} |" for m, one, every, n in ranks)])
 
 
 def title_of(metric: str) -> str:
@@ -141,7 +194,8 @@ def facts_of(protocol: dict[str, Any]) -> dict[str, str]:
     }
     if protocol["size"] or protocol["input_crop"]["unit"] != "all":
         size = " x ".join(map(str, protocol["size"])) if protocol["size"] else "unchanged"
-        facts["Input"] = f"size (height x width) {size}, crop {protocol['input_crop']['name']}"
+        turned = ", turned to a centred principal point" if protocol["view"] == "centred" else ""
+        facts["Input"] = f"size (height x width) {size}{turned}, crop {protocol['input_crop']['name']}"
     if protocol["not_measured"]:
         facts["Not measured"] = ", ".join(protocol["not_measured"])
     if protocol["unknown"]:
@@ -195,4 +249,6 @@ def _failures(group: Sequence[dict[str, Any]]) -> list[str]:
         f"- {name}: {reason}" + ("" if len(models) == len(group) else f" ({', '.join(models)})")
         for (name, reason), models in reasons.items()
     ]
-    return [f"Not measured, {len(lines)}:\n\n" + "\n".join(lines)] if lines else []
+    missing = dict.fromkeys(f"- {m}: {why}" for result in group for m, why in result["not_measured"].items())
+    parts = ["Metrics without a number:\n\n" + "\n".join(missing)] if missing else []
+    return parts + ([f"Not measured, {len(lines)}:\n\n" + "\n".join(lines)] if lines else [])

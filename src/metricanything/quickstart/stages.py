@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,17 +15,17 @@ from metricanything import samples, sources
 from metricanything.core.files import write_json
 from metricanything.curate.shards import Shards
 from metricanything.curate.writing import write_shards
-from metricanything.data.batches import Mixture
 from metricanything.inference.predictor import load
 from metricanything.models.checkpoint import load_model, save_model
 from metricanything.models.registry import get_spec
 from metricanything.quickstart import Run
 from metricanything.quickstart.measure import INPUT_SIDE, STUDENTS, measure, training_samples
 from metricanything.quickstart.page import write_report
-from metricanything.training.distill import LOSSES, pseudo_labels
-from metricanything.training.loop import Loss, TrainConfig, train
+from metricanything.training import pretrain as training
+from metricanything.training.distill import pseudo_labels
+from metricanything.training.engine import train
+from metricanything.training.recipe import Hardware, Recipe
 from metricanything.training.recipes import quickstart_student, quickstart_teacher
-from metricanything.training.teacher import teacher_loss
 
 
 def aggregate(run: Run) -> None:
@@ -40,9 +42,8 @@ def aggregate(run: Run) -> None:
 
 def pretrain(run: Run) -> None:
     """Train the prompt-based teacher on prompts drawn from the frames' own depth."""
-    config = quickstart_teacher(run.settings.teacher_steps, run.settings.seed)
-    network = new_network(run, "compact-teacher")
-    _train(run, "compact-teacher", network, teacher_loss, Shards(run.shards), config, "2 pretrain teacher")
+    recipe = quickstart_teacher(run.settings.teacher_steps, run.settings.seed)
+    _train(run, recipe, new_network(run, recipe.model), run.shards, "2 pretrain teacher")
 
 
 def label(run: Run) -> None:
@@ -58,12 +59,12 @@ def distil(run: Run) -> None:
     """Train both students on the teacher's labels, from the teacher's image encoder."""
     teacher, _, _ = load_model(run.model("compact-teacher"))
     for name in STUDENTS:
-        config = quickstart_student(run.settings.student_steps, run.settings.seed)
+        recipe = quickstart_student(name, run.settings.student_steps, run.settings.seed)
         network = new_network(run, name)
         if not get_spec(name).weights_path().is_file():
             start_from(network, teacher)
         title = f"3 distil {name.removeprefix('compact-')} student"
-        _train(run, name, network, LOSSES[name], Shards(run.labels), config, title)
+        _train(run, recipe, network, run.labels, title)
 
 
 def new_network(run: Run, name: str) -> nn.Module:
@@ -85,22 +86,19 @@ def start_from(student: nn.Module, teacher: nn.Module) -> None:
     student.load_state_dict(shared, strict=False)
 
 
-def _train(
-    run: Run, name: str, network: nn.Module, loss: Loss, shards: Shards, config: TrainConfig, title: str
-) -> None:
+def _train(run: Run, recipe: Recipe, network: nn.Module, folder: Path, title: str) -> None:
     """Train, then save the model and its curve."""
-    folder = run.folder / "training" / name
-    data = Mixture(shards, sizes=config.sizes, batch_size=config.batch_size, seed=config.seed)
-    with run.open_bar(title, config.steps, "step") as bar:
-        curve = train(network, loss, data, config, folder, lambda step, value: bar(step, f"loss {value:.3f}"))
-    record = {
-        "input_side": INPUT_SIDE,
-        "steps": config.steps,
-        "seed": config.seed,
-        "data": sorted(set(shards.sources())),
-    }
-    save_model(run.model(name), network, name, record)
-    write_json(run.curve(name), curve)
+    recipe = replace(
+        recipe, data=replace(recipe.data, shards=(folder,)), hardware=Hardware(device="cpu"), input_side=INPUT_SIDE
+    )
+    data = training.mixture(recipe, [Shards(folder)], 0)
+    kept = run.folder / "training" / recipe.model
+    with run.open_bar(title, recipe.steps, "step") as bar:
+        curve = train(
+            network, training.task_of(recipe), recipe, [data], kept, lambda step, loss, _: bar(step, f"loss {loss:.3f}")
+        )
+    save_model(run.model(recipe.model), network, recipe.model, training.record(recipe, [data]))
+    write_json(run.curve(recipe.model), curve)
 
 
 def report(run: Run) -> None:

@@ -99,11 +99,12 @@ def read_record(path: Path) -> dict[str, Any]:
 def camera_from_record(record: dict[str, Any], width: int, height: int, where: Path) -> Camera | None:
     """The camera of an image of `width` x `height` pixels from a JSON record, or None when it states none.
 
-    Three forms: `Camera.to_dict()`; `{"fx", "fy", "cx", "cy"}`; `{"cam_in": [fx, fy, cx, cy]}`; or one of them under
-    "camera", as in the `camera.json` of a prediction and the records of shards. The first pixel centre is (0.5, 0.5)
-    unless the record says `"pixel_centre": 0`, as the tools do that count pixel centres from 0. A stated `width` and
-    `height` of the same aspect ratio are scaled to the image; raises InputError for another aspect ratio, and, where
-    no size is stated, for a principal point that belongs to an image of another size.
+    Four forms: `Camera.to_dict()`; `{"fx", "fy", "cx", "cy"}`; `{"cam_in": [fx, fy, cx, cy]}`; MoGe's `{"intrinsics":
+    K}` (3, 3), normalised by the size of the image; or one of them under "camera", as in the `camera.json` of a
+    prediction and the records of shards. The first pixel centre is (0.5, 0.5) unless the record says `"pixel_centre":
+    0`, as the tools do that count pixel centres from 0. A stated `width` and `height` of the same aspect ratio are
+    scaled to the image; raises InputError for another aspect ratio, and, where no size is stated, for a principal
+    point that belongs to an image of another size.
     """
     if isinstance(record.get("camera"), dict):
         record = record["camera"]
@@ -112,6 +113,9 @@ def camera_from_record(record: dict[str, Any], width: int, height: int, where: P
         if "model" in record:
             camera = Camera.from_dict(record)
         else:
+            if "intrinsics" in record and record.get("fx") is None:
+                (fx, _, cx), (_, fy, cy), _ = record["intrinsics"]
+                record = {"cam_in": [fx * width, fy * height, cx * width, cy * height]}
             values = record["cam_in"] if "cam_in" in record else [record.get(k) for k in ("fx", "fy", "cx", "cy")]
             if all(v is None for v in values):
                 return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metricanything.core.frame import Frame
 from metricanything.core.prompt import SparsePrompt
@@ -17,7 +18,9 @@ from metricanything.inference.predictor import Model
 from metricanything.losses.combination import DepthWeights
 from metricanything.losses.depth import mask_bce
 from metricanything.losses.points import align_scale_shift, global_points, metric_scale
-from metricanything.training.teacher import COMPACT_WEIGHTS, depth_terms
+from metricanything.models.compact.pointmap import PointOutput
+from metricanything.models.outputs import DepthOutput
+from metricanything.training.teacher import abs_rel, depth_terms
 
 
 def pseudo_labels(
@@ -49,30 +52,55 @@ def _label_prompt(frame: Frame, max_points: int, seed: int) -> SparsePrompt:
     return SparsePrompt(prompt.uv[chosen], prompt.depth[chosen], prompt.height, prompt.width)
 
 
-def depthmap_loss(
-    network: nn.Module, batch: Batch, generator: torch.Generator, weights: DepthWeights = COMPACT_WEIGHTS
-) -> dict[str, Tensor]:
-    """The teacher's loss without a prompt."""
-    return depth_terms(network(batch.image_B3HW), batch, batch.metric_B, weights)
+@dataclass(frozen=True)
+class DepthMapTask:
+    """The teacher's losses without a prompt."""
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch as it is."""
+        return batch
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The image."""
+        return (batch.image_B3HW,)
+
+    def loss(self, output: DepthOutput, batch: Batch, weights: DepthWeights) -> dict[str, Tensor]:
+        """Terms of `depth_terms`; only a metric label has the unit that an image can tell."""
+        return depth_terms(output, batch, batch.metric_B, weights)
+
+    def errors(self, output: DepthOutput, batch: Batch) -> dict[str, Tensor]:
+        """AbsRel of all known pixels."""
+        return {"AbsRel": abs_rel(output, batch, torch.ones_like(batch.depth_BHW, dtype=torch.bool))}
 
 
-def pointmap_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class PointMapTask:
     """Global affine-invariant points, log metric scale and mask; means over the batch."""
-    output = network(batch.image_B3HW)
-    depth = batch.depth_BHW[:, None]
-    rays = batch.plane_BHW2.permute(0, 3, 1, 2)
-    known = torch.isfinite(depth) & torch.isfinite(rays).all(dim=1, keepdim=True)
-    z = torch.where(known, depth, 1.0)
-    target = torch.cat([torch.where(known, rays, 0.0) * z, z], dim=1)
-    scale, shift = align_scale_shift(output.points_B3HW, target, known)
-    return {
-        "points": global_points(output.points_B3HW, target, known, scale, shift).mean(),
-        "scale": 0.1 * metric_scale(output.log_scale_B, scale, batch.metric_B).mean(),
-        "mask": 0.1 * mask_bce(output.mask_logit_B1HW, torch.isfinite(depth), ~torch.isnan(depth)).mean(),
-    }
 
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch as it is."""
+        return batch
 
-LOSSES: dict[str, Callable[[nn.Module, Batch, torch.Generator], dict[str, Tensor]]] = {
-    "compact-depthmap": depthmap_loss,
-    "compact-pointmap": pointmap_loss,
-}
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The image."""
+        return (batch.image_B3HW,)
+
+    def loss(self, output: PointOutput, batch: Batch, weights: DepthWeights) -> dict[str, Tensor]:
+        """`weights` are those of depth maps and do not apply."""
+        depth = batch.depth_BHW[:, None]
+        rays = batch.plane_BHW2.permute(0, 3, 1, 2)
+        known = torch.isfinite(depth) & torch.isfinite(rays).all(dim=1, keepdim=True)
+        z = torch.where(known, depth, 1.0)
+        target = torch.cat([torch.where(known, rays, 0.0) * z, z], dim=1)
+        scale, shift = align_scale_shift(output.points_B3HW, target, known)
+        return {
+            "points": global_points(output.points_B3HW, target, known, scale, shift).mean(),
+            "scale": 0.1 * metric_scale(output.log_scale_B, scale, batch.metric_B).mean(),
+            "mask": 0.1 * mask_bce(output.mask_logit_B1HW, torch.isfinite(depth), ~torch.isnan(depth)).mean(),
+        }
+
+    def errors(self, output: PointOutput, batch: Batch) -> dict[str, Tensor]:
+        """The loss, the same for every image: metric depth would need the camera's recovery."""
+        return {
+            "loss": torch.stack(list(self.loss(output, batch, DepthWeights()).values())).sum().expand(len(batch.names))
+        }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass, field
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metricanything.data.batches import Batch, canonical
 from metricanything.data.prompts import PromptMixture
@@ -11,29 +14,11 @@ from metricanything.losses.combination import DepthWeights, depth_losses
 from metricanything.losses.confidence import confidence_l1
 from metricanything.losses.depth import image_mean, mask_bce
 from metricanything.models.outputs import DepthOutput
-from metricanything.patterns.grid import Grid
-from metricanything.patterns.lidar import LidarLines
-from metricanything.patterns.uniform import Uniform
 
-#: The compact recipe. Bounds are for views of about 160 x 128 pixels: 20 points there are as dense as 300 at 640 x 480.
-COMPACT_PROMPTS = PromptMixture(
-    (
-        (0.6, Uniform(points=(10, None), max_fraction=0.05)),
-        (0.2, LidarLines(lines=(4, 32), jitter=0.05)),
-        (0.2, Grid(factors=(2, 12))),
-    )
-)
-
-
-#: What the compact networks minimise, in log canonical inverse depth. The edge term is a mean over rendered images,
-#: three quarters of the quickstart's batches: 1.5 there weighs what 2 would in a mean over all.
-COMPACT_WEIGHTS = DepthWeights(value=1.0, edges=1.5, up_to_scale=False)
 CONFIDENCE_WEIGHT = 0.1
 
 
-def depth_terms(
-    output: DepthOutput, batch: Batch, metric_B: Tensor, weights: DepthWeights = COMPACT_WEIGHTS
-) -> dict[str, Tensor]:
+def depth_terms(output: DepthOutput, batch: Batch, metric_B: Tensor, weights: DepthWeights) -> dict[str, Tensor]:
     """`depth_losses` and the finite-depth mask. `metric_B` (B,): the label has the unit that the network can know."""
     target_c = canonical(batch.depth_BHW, batch.focal_B)
     known = target_c > 0
@@ -56,10 +41,41 @@ def depth_terms(
     return {**terms, "mask": 0.1 * image_mean(mask_bce(output.mask_logit_B1HW, finite, seen), seen)}
 
 
-def teacher_loss(
-    network: nn.Module, batch: Batch, generator: torch.Generator, weights: DepthWeights = COMPACT_WEIGHTS
-) -> dict[str, Tensor]:
-    """Prompt pixels are supervised like all others. A prompt gives the unit of a label that is known up to scale."""
-    prompt_BHW = COMPACT_PROMPTS.draw(batch.depth_BHW, batch.metric_B, generator, batch.image_B3HW)
-    output = network(batch.image_B3HW, canonical(prompt_BHW, batch.focal_B))
-    return depth_terms(output, batch, batch.metric_B | torch.isfinite(prompt_BHW).flatten(1).any(dim=1), weights)
+@dataclass(frozen=True)
+class TeacherTask:
+    """Prompts drawn from the label itself; prompt pixels are supervised like all others."""
+
+    prompts: PromptMixture = field(default_factory=PromptMixture)
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch with its prompt."""
+        prompt_BHW = self.prompts.draw(batch.depth_BHW, batch.metric_B, generator, batch.image_B3HW)
+        return dataclasses.replace(batch, prompt_BHW=prompt_BHW)
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Image and canonical prompt."""
+        return batch.image_B3HW, canonical(_prompt(batch), batch.focal_B)
+
+    def loss(self, output: DepthOutput, batch: Batch, weights: DepthWeights) -> dict[str, Tensor]:
+        """Terms of `depth_terms`; a prompt gives the unit of a label that is known up to scale."""
+        return depth_terms(
+            output, batch, batch.metric_B | torch.isfinite(_prompt(batch)).flatten(1).any(dim=1), weights
+        )
+
+    def errors(self, output: DepthOutput, batch: Batch) -> dict[str, Tensor]:
+        """AbsRel of the pixels that were not prompted."""
+        return {"AbsRel": abs_rel(output, batch, torch.isnan(_prompt(batch)))}
+
+
+def _prompt(batch: Batch) -> Tensor:
+    if batch.prompt_BHW is None:
+        raise ValueError("the batch has no prompt; call prepare first")
+    return batch.prompt_BHW
+
+
+def abs_rel(output: DepthOutput, batch: Batch, where_BHW: Tensor) -> Tensor:
+    """Mean |D - D*| / D* (B,) over the known pixels of a mask; NaN without any, or where labels are not metric."""
+    known = torch.isfinite(batch.depth_BHW) & where_BHW & batch.metric_B[:, None, None]
+    predicted = batch.focal_B[:, None, None] / output.log_c_B1HW[:, 0].float().exp()
+    error = torch.where(known, (predicted - batch.depth_BHW).abs() / batch.depth_BHW, 0.0)
+    return error.sum(dim=(1, 2)) / torch.where(known.any(dim=(1, 2)), known.sum(dim=(1, 2)), torch.nan)

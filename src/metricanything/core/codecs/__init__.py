@@ -16,6 +16,7 @@ from metricanything.core.codecs.depth import (
 )
 from metricanything.core.codecs.images import (
     decode_image,
+    decode_window,
     encode_jpeg,
     encode_png,
     exif_focal_px,
@@ -24,6 +25,7 @@ from metricanything.core.codecs.images import (
     write_image,
 )
 from metricanything.core.codecs.png16 import (
+    decode_depth_log_codes,
     decode_depth_log_png,
     encode_depth_log_png,
     log_png_error,
@@ -40,8 +42,10 @@ __all__ = [
     "MAX_PIXELS",
     "DepthFormat",
     "decode_depth_exr",
+    "decode_depth_log_codes",
     "decode_depth_log_png",
     "decode_image",
+    "decode_window",
     "encode_depth_exr",
     "encode_depth_log_png",
     "encode_jpeg",

@@ -63,6 +63,27 @@ def decode_image(data: bytes, name: str) -> Image8:
     return _decode(data, name)
 
 
+def decode_window(
+    data: bytes, name: str, size: tuple[int, int], box: tuple[int, int, int, int], reduction: int = 1
+) -> Image8:
+    """The window `box` (left, top, right, bottom in whole pixels) of an image file in memory; black outside the image.
+
+    With a `reduction` of 2, 4 or 8, which must divide the box, a JPEG is decoded at that part of its size, in a
+    fraction of the time; other files come at full size. `size` is the expected (height, width) of the whole image:
+    another raises InputError, as all that `decode_image` refuses does. EXIF orientation is not looked at.
+    """
+    with open_image(data, name) as image:
+        width, height = image.size
+        if (height, width) != size:
+            raise InputError(f"{name}: image has {width}x{height} pixels, not {size[1]}x{size[0]}")
+        if reduction > 1 and image.draft("RGB", (width // reduction, height // reduction)) is not None:
+            # Blocks of 8 pixels become blocks of 4, 2 or 1: the grid keeps its origin.
+            reduction = round(width / image.width)
+            left, top, right, bottom = (side // reduction for side in box)
+            box = left, top, right, bottom
+        return np.array((image if image.mode == "RGB" else _to_rgb(image, name)).crop(box))
+
+
 def _decode(source: Path | bytes, name: str) -> Image8:
     with open_image(source, name) as image:
         image.load()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ Float32 = NDArray[np.float32]
 UInt16 = NDArray[np.uint16]
 
 _SCALES = (1000, 256, 100, 10, 1, 0.1, 0.01)  # values per metre; 1000 is ScanNet's and most sensors', 256 KITTI's
+_QUANTISED = 1 / 8  # a map with fewer distinct values, as a share of those it could have, is stored unfiltered
 _STEPS = 65533  # of the logarithmic code between `near` (1) and `far` (65534)
 
 
@@ -53,6 +55,8 @@ def _decode(source: Path | bytes, name: str | Path) -> tuple[UInt16, dict[str, s
 
 
 def _encode(values: UInt16, text: dict[str, float]) -> bytes:
+    if np.count_nonzero(np.bincount(values.ravel())) < _QUANTISED * min(values.size, 65536):
+        return _encode_unfiltered(values, text)
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():
         info.add_text(key, repr(value))
@@ -61,6 +65,27 @@ def _encode(values: UInt16, text: dict[str, float]) -> bytes:
     # on 155 sensor, LiDAR and rendered maps: 20 against 66 ns per pixel, 0.267 against 0.250 bytes).
     Image.fromarray(values).save(buffer, "PNG", pnginfo=info, compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
+
+
+def _encode_unfiltered(values: UInt16, text: dict[str, float]) -> bytes:
+    """A PNG whose rows are of filter type 0, which Pillow reads but cannot write.
+
+    Sensors measure in steps, and equal values side by side compress better as they are: 15 % smaller than after PNG's
+    filters on 75 maps of sensors, LiDAR and TartanAir, with the logarithm and all written in 20 against 30 ns per pixel
+    and read in 10 against 14. The smooth maps of a renderer or a network would grow by two thirds.
+    """
+    height, width = values.shape
+    rows = np.zeros((height, 1 + 2 * width), np.uint8)
+    rows[:, 1:] = values.astype(">u2").view(np.uint8)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)),
+        *((b"tEXt", f"{key}\0{value!r}".encode("latin-1")) for key, value in text.items()),
+        (b"IDAT", zlib.compress(rows.tobytes(), 1)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
 
 
 def read_png16(path: str | Path) -> UInt16:
@@ -141,20 +166,42 @@ def write_depth_png16(path: str | Path, depth: NDArray[Any], scale: float | None
 
 def encode_depth_log_png(depth: NDArray[Any]) -> bytes:
     """Logarithmic 16-bit PNG of depth (H, W) in metres: NaN and +inf are kept, finite depths within `log_png_error`."""
-    depth = clean_depth(depth)
-    near, far = _range(depth)
+    depth = _only_known(depth)
     finite = np.isfinite(depth)
-    values = np.where(np.isposinf(depth), np.uint16(65535), np.uint16(0))
+    dense = bool(finite.all())
+    near, far = _range(known := depth.ravel() if dense else depth[finite])
     # float64, because a float32 logarithm would be off by a noticeable part of a step.
-    steps = np.log(depth[finite].astype(np.float64) / near) * (_STEPS / math.log(far / near) if far > near else 0.0)
-    values[finite] = (np.round(steps) + 1).astype(np.uint16)
+    steps = np.log(known.astype(np.float64) / near)
+    steps *= _STEPS / math.log(far / near) if far > near else 0.0
+    codes = np.rint(steps, out=steps).astype(np.uint16) + np.uint16(1)
+    if dense:
+        return _encode(codes.reshape(depth.shape), {"near": near, "far": far})
+    values = np.zeros(depth.shape, dtype=np.uint16)
+    values[finite] = codes
+    values[depth == np.inf] = 65535
     return _encode(values, {"near": near, "far": far})
+
+
+def _only_known(depth: NDArray[Any]) -> NDArray[Any]:
+    """`clean_depth`, without its copy where nothing is to clean."""
+    if depth.dtype == np.float32 and depth.ndim == 2 and depth.size and not (depth <= 0).any():
+        return depth
+    return clean_depth(depth)
 
 
 def decode_depth_log_png(data: bytes, name: str) -> Float32:
     """Depth float32 (H, W) in metres of a logarithmic PNG, ours or MoGe's; InputError when it is anything else."""
     values, text = _decode(data, name)
     return _expand(values, text, name)
+
+
+def decode_depth_log_codes(data: bytes, name: str) -> tuple[UInt16, Float32]:
+    """The codes (H, W) of a logarithmic PNG, and the depth (65536,) in metres that each stands for; rising with it.
+
+    For readers that need a few of the pixels; code 0 is unknown, NaN. Raises InputError like `decode_depth_log_png`.
+    """
+    values, text = _decode(data, name)
+    return values, _table(text, name)
 
 
 def write_depth_log_png(path: str | Path, depth: NDArray[Any]) -> None:
@@ -167,16 +214,20 @@ def log_png_error(depth: NDArray[Any]) -> float:
 
     5.3e-5 when far / near is 1000; 1.4e-3 over the whole range of float32, so the range is never clipped.
     """
-    near, far = _range(depth)
+    near, far = _range(depth[np.isfinite(depth)])
     return math.expm1(math.log(far / near) / (2 * _STEPS)) + float(np.finfo(np.float32).eps)
 
 
-def _range(depth: NDArray[Any]) -> tuple[float, float]:
-    finite = depth[np.isfinite(depth)]
+def _range(finite: NDArray[Any]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (1.0, 1.0)
 
 
 def _expand(values: UInt16, text: dict[str, str], name: str | Path) -> Float32:
+    return _table(text, name)[values]
+
+
+def _table(text: dict[str, str], name: str | Path) -> Float32:
+    """The depth (65536,) of every code."""
     near, far = _number(text, "near", name), _number(text, "far", name)
     if far < near:
         raise InputError(f"{name}: PNG text states far {far:g} below near {near:g}; write the file again")
@@ -185,4 +236,4 @@ def _expand(values: UInt16, text: dict[str, str], name: str | Path) -> Float32:
     table = np.full(65536, np.nan)
     table[1:65535] = np.clip(np.exp(np.linspace(math.log(near), math.log(far), _STEPS + 1)), near, far) * unit
     table[65535] = np.inf
-    return table.astype(np.float32)[values]
+    return table.astype(np.float32)

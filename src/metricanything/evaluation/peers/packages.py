@@ -1,7 +1,7 @@
 """Models that come as packages or repositories of their own: MoGe-2, UniDepth, Metric3D, Prior Depth Anything, OMNI-DC.
 
-Checked against their published code and documentation, and tested with stand-ins of the same interface; the real
-packages with their weights were not run.
+Checked line by line against their repositories (commits in docs/evaluation.md), and tested with stand-ins of the same
+interface; the real packages with their weights were not run.
 """
 
 from __future__ import annotations
@@ -22,6 +22,22 @@ from metricanything.core.prompt import SparsePrompt
 from metricanything.evaluation.peers.interface import Adapter, Image, Output, array_of, camera_of, chw, fetching, need
 
 FOLDER_VARIABLE = "METRICANYTHING_PEERS"
+#: What OMNI-DC's published weights are run with (src/testing_scripts/demo.sh); its defaults are of another network.
+_OMNI_DC_SETTINGS = {
+    "load_dav2": "1",
+    "num_resolution": "3",
+    "multi_resolution_learnable_gradients_weights": "uniform",
+    "pred_confidence_input": "1",
+    "optim_layer_input_clamp": "1.0",
+    "depth_activation_format": "exp",
+    "max_depth": "300.0",
+    "whiten_sparse_depths": "1",
+    "gru_internal_whiten_method": "median",
+    "backbone_mode": "rgbd",
+    "GRU_iters": "1",
+    "data_normalize_median": "1",
+}
+_OMNI_DC_DAV2 = Path("depth_models", "depth_anything_v2", "checkpoints", "depth_anything_v2_vitl.pth")
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for RGB in 0..1
 
 
@@ -138,7 +154,8 @@ class PriorDepthAnythingPeer(Adapter):
 class OmniDCPeer(Adapter):
     """OMNI-DC, from a checkout of its repository in `$METRICANYTHING_PEERS/OMNI-DC` (it is no package).
 
-    Its top-level modules (`config`, `model`) are put on Python's path, its command line is left at the defaults.
+    Its top-level modules (`config`, `model`) are put on Python's path, its command line is that of its demonstration,
+    and it is loaded in its own folder, since it reads the weights of Depth Anything V2 Large from there.
     """
 
     takes_prompt = needs_prompt = True
@@ -149,15 +166,25 @@ class OmniDCPeer(Adapter):
         remedy = f"clone https://github.com/princeton-vl/OMNI-DC into a folder and set {FOLDER_VARIABLE} to that folder"
         if not (folder / "model" / "ognidc.py").is_file():
             raise InputError(f"{name} needs its repository, which is not at {folder.parent}; {remedy}")
+        if not (folder / _OMNI_DC_DAV2).is_file():
+            raise InputError(f"{name} also needs {folder / _OMNI_DC_DAV2}; its README says where to download it")
+        folder = folder.resolve()
         sys.path.insert(0, str(folder))
-        arguments, sys.argv = sys.argv, sys.argv[:1]  # its configuration parses the command line on import
+        before, arguments = Path.cwd(), sys.argv
         try:
+            # Its configuration parses the command line when it is imported.
+            sys.argv = [
+                sys.argv[0],
+                *(word for key, value in _OMNI_DC_SETTINGS.items() for word in (f"--{key}", value)),
+            ]
+            os.chdir(folder)
             self.settings = need("config", name, remedy).args
             kind = need("model.ognidc", name, remedy).OGNIDC
             with fetching(name, repo):
                 self.model = kind.from_pretrained(repo, args=self.settings)
         finally:
             sys.argv = arguments
+            os.chdir(before)
         self.model = self.model.to(self.device).eval()
 
     def run(self, image: Image, prompt: SparsePrompt | None, camera: Camera | None) -> Output:

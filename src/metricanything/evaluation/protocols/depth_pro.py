@@ -23,7 +23,6 @@ PROTOCOLS = tuple(
         metrics=("delta1", "abs_rel", "log10", "delta2", "delta3", "coverage"),
         intrinsics=False,
         depth_range=(low, high),
-        not_measured=("mean rank over the sets (needs the other methods' numbers)",),
         unknown="the evaluation code is not released: averaging over images is assumed",
     )
     for name, (dataset, low, high) in _SETS.items()
@@ -37,13 +36,31 @@ PROTOCOLS += tuple(
         dataset=dataset,
         metrics=("boundary_f1",),
         intrinsics=False,
-        not_measured=("boundary recall of mattes (evaluation.boundaries.boundary_recall; needs alpha masks)",),
         unknown="how unknown ground truth was treated: here it never counts",
     )
     for name, dataset in (("sintel", "Sintel"), ("spring", "Spring"), ("ibims", "iBims-1"))
 )
+PROTOCOLS += tuple(
+    Protocol(
+        name=f"depthpro-{name}-recall",
+        task="boundary",
+        summary="sharpness: recall of the outlines of mattes or masks",
+        source="Depth Pro, arXiv 2410.02073; src/depth_pro/eval/boundary_metrics.py",
+        dataset=dataset,
+        metrics=("boundary_recall",),
+        intrinsics=False,
+        metric_truth=False,
+        unknown=f"image size that the depth is scored at{more}",
+    )
+    for name, dataset, more in (
+        ("am2k", "AM-2k, images with mattes", ""),
+        ("p3m10k", "P3M-10k, images with mattes", ""),
+        ("dis5k", "DIS5K, images with masks", "; it takes the images of its dis5k_sample_list.txt alone"),
+    )
+)
 GROUPS = {
-    "depthpro-boundary": tuple(p.name for p in PROTOCOLS if p.task == "boundary"),
+    "depthpro-recall": tuple(p.name for p in PROTOCOLS if p.name.endswith("-recall")),
+    "depthpro-boundary": tuple(p.name for p in PROTOCOLS if p.name.endswith("-boundary")),
     "depth_pro": tuple(p.name for p in PROTOCOLS if p.task == "depth"),
     "depthpro-six": tuple(p.name for p in PROTOCOLS if p.task == "depth" and p.name != "depthpro-ibims"),
 }

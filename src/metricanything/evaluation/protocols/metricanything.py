@@ -17,7 +17,7 @@ _PROMPTS = {
 }
 
 
-def _protocol(name: str, summary: str, prompt: str, intrinsics: bool = True) -> Protocol:
+def _protocol(name: str, summary: str, prompt: str, intrinsics: bool = True, alignment: str = "none") -> Protocol:
     return Protocol(
         name=name,
         task="completion" if prompt != "none" else "depth",
@@ -27,6 +27,7 @@ def _protocol(name: str, summary: str, prompt: str, intrinsics: bool = True) -> 
         metrics=_METRICS,
         prompt=(prompt,),
         intrinsics=intrinsics,
+        alignment=alignment,
         depth_range=(1e-2, 100.0),
     )
 
@@ -35,8 +36,9 @@ PROTOCOLS = (
     *(_protocol(f"ma-{pattern}", summary, pattern) for pattern, summary in _PROMPTS.items()),
     _protocol("ma-image", "the image and its camera", "none"),
     _protocol("ma-image-only", "the image alone", "none", intrinsics=False),
+    _protocol("ma-image-scaled", "the image alone, medians made equal", "none", False, "median_scale"),
 )
 GROUPS = {
     "metricanything": tuple(f"ma-{pattern}" for pattern in _PROMPTS),
-    "ma-promptless": ("ma-image", "ma-image-only"),
+    "ma-promptless": ("ma-image", "ma-image-only", "ma-image-scaled"),
 }

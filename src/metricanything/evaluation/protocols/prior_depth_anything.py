@@ -26,7 +26,8 @@ def _protocol(name: str, prompt: tuple[str, ...], what: str, task: Task = "compl
 
 
 _SIDES = "sides of squares and limits of ranges of the published tables are not in the code: these are ours"
-_MIX = "how its mixed priors are put together is not in the code: these are ours"
+_SAMPLE = f"{_SIDES}; its model is also shown the dense depth around, as in the protocol without -2000"
+_MIX = 'how its mixed priors are put together is not in the code ("we do not implement hybrid-pattern here"): ours'
 
 PROTOCOLS = (
     _protocol("x8", ("downscale-8",), "an 8 times smaller depth map", "super-resolution"),
@@ -35,8 +36,10 @@ PROTOCOLS = (
     _protocol("extreme", ("uniform-100",), "100 random points"),
     _protocol("sift", ("sift",), "SIFT keypoints"),
     _protocol("orb", ("orb",), "ORB corners"),
-    _protocol("hole", ("hole-160",), "2000 points around a hole of 160 pixels", more=_SIDES),
-    _protocol("range", ("range-1-5",), "2000 points between 1 and 5 m", more=_SIDES),
+    _protocol("hole", ("all+hole-160",), "all depth around a hole of 160 pixels", more=_SIDES),
+    _protocol("hole-2000", ("hole-160",), "2000 points around a hole of 160 pixels", more=_SAMPLE),
+    _protocol("range", ("all+range-1-5",), "all depth between 1 and 5 m", more=_SIDES),
+    _protocol("range-2000", ("range-1-5",), "2000 points between 1 and 5 m", more=_SAMPLE),
     _protocol("mixed-sparse-low", ("uniform-100", "downscale-16"), "100 points and a 16 times smaller map", more=_MIX),
     _protocol("mixed-sparse-hole", ("uniform-100+hole-160",), "100 points around a hole", more=_MIX),
     _protocol("mixed-low-hole", ("downscale-16+hole-160",), "a 16 times smaller map with a hole", more=_MIX),

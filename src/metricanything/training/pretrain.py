@@ -1,0 +1,176 @@
+"""From a recipe to a trained model: data, network, task, engine, and the file that everything else reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metricanything.core.errors import InputError
+from metricanything.core.files import write_json
+from metricanything.curate.shards import Shards
+from metricanything.data.mixture import Mixture
+from metricanything.models.checkpoint import read_state, save_model
+from metricanything.models.registry import config_dict, get_spec
+from metricanything.training import parallel, validation
+from metricanything.training.distill import DepthMapTask, PointMapTask
+from metricanything.training.engine import Curve, Engine, Progress
+from metricanything.training.parallel import World
+from metricanything.training.recipe import Data, Recipe
+from metricanything.training.task import Task
+from metricanything.training.teacher import TeacherTask
+
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run gave: the model's file and the loss curve."""
+
+    model: Path
+    curve: Curve
+
+
+def run(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Trained:
+    """Train a recipe in a folder, or go on with it, and write `model.safetensors` there.
+
+    Called by every process that torchrun started; all return the same. Raises InputError for shards that are
+    not there, a checkpoint of other settings, and numbers of processes that do not fit.
+    """
+    with parallel.world(recipe.hardware) as world:
+        if world.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "recipe.json", recipe.to_dict())
+        engine = assemble(recipe, folder, world)
+        curve = engine.run(progress)
+        export(engine, folder / MODEL)
+    return Trained(folder / MODEL, curve)
+
+
+def assemble(recipe: Recipe, folder: Path, world: World) -> Engine:
+    """The engine of a recipe, ready to run."""
+    if not recipe.data.shards:
+        raise InputError("no shards to train on; add --data.shards FOLDER (`metricanything ingest` writes them)")
+    shards = [Shards(path) for path in recipe.data.shards]
+    mixtures = [mixture(recipe, shards, stage) for stage in range(len(recipe.stages))]
+    network, task = new_network(recipe), task_of(recipe)
+    engine = Engine(network, task, recipe, mixtures, folder, world)
+    held_out = validation.held_out(recipe, [Shards(path) for path in recipe.data.validation])
+    if held_out is not None:
+        engine.validate = partial(validation.measure, task=task, mixture=held_out, recipe=recipe, world=world)
+    return engine
+
+
+def mixture(recipe: Recipe, shards: Sequence[Shards], stage: int) -> Mixture:
+    """The data of a stage: the recipe's weights, limited to sources of the stage's kinds."""
+    data, kinds = recipe.data, recipe.stages[stage].kinds
+    allowed = {
+        source for one in shards for source, kind in set(zip(one.sources(), one.kinds(), strict=True)) if kind in kinds
+    }
+    if not allowed:
+        raise InputError(f"no source of kind {' or '.join(kinds)} in the shards, which stage {stage + 1} needs")
+    counts = {name: n for name, n in _counts(shards).items() if name in allowed}
+    weights = {name: n**data.temperature for name, n in counts.items()}
+    if data.weights is not None:
+        weights = {name: weight for name, weight in data.weights.items() if name in allowed}
+    return Mixture(
+        shards,
+        sizes=data.sizes,
+        batch_size=recipe.batch,
+        seed=recipe.seed + stage,
+        weights=weights,
+        micro_batches=recipe.micro_batches,
+        augmentation=data.augmentation,
+    )
+
+
+def _counts(shards: Sequence[Shards]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for one in shards:
+        for source in one.sources():
+            counts[source] = counts.get(source, 0) + 1
+    return counts
+
+
+def task_of(recipe: Recipe) -> Task:
+    """What the recipe's model is trained to do."""
+    kind = get_spec(recipe.model).task
+    if kind == "prompted-depth":
+        return TeacherTask(recipe.prompts)
+    return DepthMapTask() if kind == "depth" else PointMapTask()
+
+
+def new_network(recipe: Recipe) -> nn.Module:
+    """The network, freshly initialised with the recipe's seed, then with its starting weights where it names some."""
+    torch.manual_seed(recipe.seed)
+    try:
+        config = json.loads(recipe.config)
+    except ValueError as error:
+        raise InputError(f"config is not valid JSON ({error}); give an object such as {{}}") from None
+    network = get_spec(recipe.model).build(config)
+    for parameter in (p for name, p in network.named_parameters() if name.endswith("mask_token")):
+        parameter.requires_grad_(False)  # part of pretrained weights, used by nobody here
+    if recipe.start is not None:
+        start_from(network, recipe.start)
+    return network
+
+
+def start_from(network: nn.Module, source: str) -> None:
+    """Take what fits from a checkpoint of this project, in place; anything else fills the network's transformer.
+
+    From a teacher a student gets encoder and decoder that way, not prompt path and head. Raises InputError when nothing
+    fits.
+    """
+    from metricanything.models.backbones import load_backbone
+
+    path, own = Path(source), network.state_dict()
+    if path.is_file():
+        state = read_state(path)
+        shared = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+        if shared:
+            network.load_state_dict(shared, strict=False)
+            return
+    if not hasattr(network, "backbone"):
+        raise InputError(f"{source}: no tensor of it fits this model; give one of its own or its teacher's checkpoints")
+    load_backbone(network.backbone, source)  # type: ignore[arg-type]
+
+
+def export(engine: Engine, path: Path) -> None:
+    """Write the model as one safetensors file, by the first process; of a sharded model the parts are gathered."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    recipe, network = engine.recipe, engine.network
+    if engine.world.size > 1 and recipe.hardware.parallel == "fsdp":
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(network, options=options)
+        if engine.world.first:
+            network = get_spec(recipe.model).build(config_dict(network))
+            network.load_state_dict(state)
+    if engine.world.first:
+        save_model(path, network, recipe.model, record(recipe, engine.mixtures))
+    engine.world.wait()
+
+
+def record(recipe: Recipe, mixtures: Sequence[Mixture]) -> dict[str, Any]:
+    """How a model was made, for its file."""
+    plain = recipe.to_dict()
+    plain["data"].update(_names(recipe.data))
+    return {
+        "input_side": recipe.input_side,
+        "steps": recipe.steps,
+        "images": recipe.images,
+        "seed": recipe.seed,
+        "data": sorted({source for one in mixtures for source, share in one.shares.items() if share > 0}),
+        "recipe": plain,
+    }
+
+
+def _names(data: Data) -> dict[str, list[str]]:
+    """Folder names without the paths of the machine that trained."""
+    return {"shards": [path.name for path in data.shards], "validation": [path.name for path in data.validation]}
