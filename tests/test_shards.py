@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import pickle
+import shutil
 import tarfile
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ from metricanything.core import codecs
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
-from metricanything.curate.index import read_table, write_table
+from metricanything.curate.codec import Encoding
+from metricanything.curate.index import Columns, read_table, write_table
 from metricanything.curate.shards import Shards
 from metricanything.curate.writing import write_shards
 
@@ -106,6 +111,109 @@ def test_tar_follows_the_webdataset_convention(frames: list[Frame], tmp_path: Pa
                     assert suffix in ("depth.png", "sigma.png")
                     assert codecs.decode_depth_log_png(data, member.name).shape == frames[int(key)].depth.shape
     assert seen == [f"{i:08d}" for i in range(5)]
+
+
+def test_webdataset_reads_them(frames: list[Frame], tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed (extra `dev`)")
+    write_shards(frames, tmp_path, frames_per_shard=3)
+    urls = [str(path) for path in sorted(tmp_path.glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    assert len(samples) == len(frames)
+    for sample, frame in zip(samples, frames, strict=True):
+        assert sample["json"]["name"] == frame.name and sample["json"]["scale"] == frame.scale
+        assert sample["jpg"].shape == frame.image.shape and sample["jpg"].dtype == np.uint8
+        assert ("sigma.png" in sample) == (frame.sigma is not None)
+
+
+def test_exact_encodings(frames: list[Frame], tmp_path: Path) -> None:
+    write_shards(frames, tmp_path, encoding=Encoding(image="png", depth="exr"))
+    with tarfile.open(tmp_path / "shard-000000.tar") as tar:
+        assert tar.getnames()[3:7] == [f"00000001.{suffix}" for suffix in ("png", "depth.exr", "sigma.png", "json")]
+    shards = Shards(tmp_path)
+    for number, frame in enumerate(frames):
+        found = shards.frame(number)
+        np.testing.assert_array_equal(found.image, frame.image)
+        np.testing.assert_array_equal(found.depth, frame.depth)
+
+
+# ---------------------------------------------------------------- the index
+
+
+def test_columns(frames: list[Frame], tmp_path: Path) -> None:
+    write_shards(frames, tmp_path, frames_per_shard=2)
+    shards = Shards(tmp_path)
+    for name, of in {
+        "name": lambda f: f.name,
+        "source": lambda f: f.source,
+        "kind": lambda f: f.kind,
+        "sensor": lambda f: f.sensor,
+        "scale": lambda f: f.scale,
+        "licence": lambda f: f.licence,
+        "camera_model": lambda f: f.camera.model,
+        "width": lambda f: f.width,
+        "height": lambda f: f.height,
+        "kept": lambda f: True,
+        "reasons": lambda f: "",
+        "hash": lambda f: 0,
+    }.items():
+        assert shards.column(name).tolist() == [of(frame) for frame in frames], name
+    for name, number in {
+        "fx": lambda f: f.camera.fx,
+        "fov": lambda f: f.camera.fov_x,
+        "valid": lambda f: f.valid.mean(),
+        "depth_p05": lambda f: np.quantile(f.depth[f.valid], 0.05) if f.valid.any() else np.nan,
+        "depth_p50": lambda f: np.median(f.depth[f.valid]) if f.valid.any() else np.nan,
+        "depth_p95": lambda f: np.quantile(f.depth[f.valid], 0.95) if f.valid.any() else np.nan,
+    }.items():
+        found = shards.column(name)
+        assert found.dtype == np.float32
+        # Quantiles of a few hundred pixels are between two neighbours, hence the tolerance.
+        np.testing.assert_allclose(found, [number(frame) for frame in frames], rtol=0.02, err_msg=name)
+    codes, texts = shards.coded("source")
+    assert [texts[code] for code in codes] == [frame.source for frame in frames]
+    assert shards.kept.tolist() == list(range(5))
+    with pytest.raises(InputError, match=r"index\.arrow: no column speed; it has name, source"):
+        shards.column("speed")
+    with pytest.raises(InputError, match="column fx is not coded; coded are source, kind"):
+        shards.coded("fx")
+    with pytest.raises(IndexError):
+        shards.frame(5)
+
+
+def test_numbers_are_views_of_the_file(frames: list[Frame], tmp_path: Path) -> None:
+    """Not copies, so that opening and every worker process cost nothing."""
+    write_shards(frames, tmp_path)
+    table = read_table(tmp_path / "index.arrow")
+    address = table["fx"].chunk(0).buffers()[1].address
+    assert Columns(table, tmp_path)["fx"].ctypes.data == address
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    start, end = (int(value, 16) for value in mapped[0].split()[0].split("-"))
+    assert start <= address < end
+
+
+def test_an_index_of_another_folder_is_noticed(frames: list[Frame], tmp_path: Path) -> None:
+    write_shards(frames[:2], tmp_path / "a")
+    write_shards(frames[1::-1], tmp_path / "b")
+    shutil.copy(tmp_path / "a" / "index.arrow", tmp_path / "b" / "index.arrow")
+    with pytest.raises(InputError, match=r"shard-000000\.tar"):
+        Shards(tmp_path / "b").frame(0)
+
+
+def _names(shards: Shards, numbers: list[int]) -> list[str]:
+    return [shards.frame(number).name for number in numbers]
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn", "threads"])
+def test_one_object_in_many_places(frames: list[Frame], tmp_path: Path, how: str) -> None:
+    write_shards(frames, tmp_path, frames_per_shard=2)
+    shards, expected = Shards(tmp_path), [frame.name for frame in frames]
+    if how == "threads":
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(_names, [shards] * 8, [[0, 1, 2, 3, 4]] * 8)) == [expected] * 8
+        return
+    assert len(pickle.dumps(shards)) < 500
+    with ProcessPoolExecutor(1, multiprocessing.get_context(how)) as processes:
+        assert processes.submit(_names, shards, [0, 1, 2, 3, 4]).result() == expected
 
 
 def test_progress_sees_every_frame(frames: list[Frame], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,21 +135,22 @@ def resample_depth(depth: NDArray, window: Window, table: NDArray[np.float32] | 
     """Depth (H, W) of a window, of the depth of a frame or of codes with the depth that each stands for (0: NaN)."""
     height, width = depth.shape
     (left, top, _, _), (sx, sy) = window.box, window.scale
-    known = np.count_nonzero(~np.isnan(depth)) if table is None else np.count_nonzero(depth)
-    if known > _DENSE * depth.size:
+    known = ~np.isnan(depth) if table is None else depth != 0
+    if np.count_nonzero(known) > _DENSE * depth.size:
         rows = np.floor(top + (np.arange(window.height) + 0.5) / sy).astype(int)
         columns = np.floor(left + (np.arange(window.width) + 0.5) / sx).astype(int)
         if window.mirrored:
             columns = columns[::-1]
-        nearest = depth[rows.clip(0, height - 1)][:, columns.clip(0, width - 1)]
-        view = nearest if table is None else table[nearest]
+        nearest = depth.take(rows, axis=0, mode="clip").take(columns, axis=1, mode="clip")
+        view = nearest if table is None else table.take(nearest)
         view[(rows < 0) | (rows >= height)] = np.nan
         view[:, (columns < 0) | (columns >= width)] = np.nan
         return view
-    metres = depth if table is None else table[depth]
-    v, u = np.nonzero(np.isfinite(metres))
+    place = np.flatnonzero(known)
+    values = depth.ravel()[place]
+    v, u = np.divmod(place, width)
     uv = np.stack([(u + 0.5 - left) * sx, (v + 0.5 - top) * sy], axis=-1)
-    view = scatter_min(uv, metres[v, u], window.height, window.width)
+    view = scatter_min(uv, values if table is None else table[values], window.height, window.width)
     return view[:, ::-1] if window.mirrored else view
 
 
@@ -166,14 +168,15 @@ def random_colours(rng: np.random.Generator, augmentation: Augmentation) -> NDAr
     return np.array(values, dtype=np.float32)
 
 
-def plane(camera: Camera) -> NDArray[np.float32]:
-    """x/z and y/z (H, W, 2) float32 of every pixel's ray; NaN where it sees nothing in front."""
-    if camera.model == "pinhole":
-        x = (np.arange(camera.width) + 0.5 - camera.cx) / camera.fx
-        y = (np.arange(camera.height) + 0.5 - camera.cy) / camera.fy
-        result = np.empty((camera.height, camera.width, 2), np.float32)
-        result[..., 0], result[..., 1] = x, y[:, None]
-        return result
-    rays = camera.rays()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(rays[..., 2:] > 0, rays[..., :2] / rays[..., 2:], np.float32(np.nan))
+def planes(cameras: Sequence[Camera]) -> NDArray[np.float32]:
+    """x/z and y/z (B, H, W, 2) float32 of all rays of cameras of one size; NaN where a pixel sees nothing in front."""
+    result = np.empty((len(cameras), cameras[0].height, cameras[0].width, 2), np.float32)
+    for plane, camera in zip(result, cameras, strict=True):
+        if camera.model == "pinhole":
+            plane[..., 0] = (np.arange(camera.width) + 0.5 - camera.cx) / camera.fx
+            plane[..., 1] = (np.arange(camera.height)[:, None] + 0.5 - camera.cy) / camera.fy
+        else:
+            rays = camera.rays()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                plane[:] = np.where(rays[..., 2:] > 0, rays[..., :2] / rays[..., 2:], np.float32(np.nan))
+    return result

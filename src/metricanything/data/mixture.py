@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metricanything.core.errors import InputError
 from metricanything.curate.shards import Shards
-from metricanything.data.augment import Augmentation, View, plane, random_colours
+from metricanything.data.augment import Augmentation, View, planes, random_colours
 from metricanything.data.batches import Batch
 from metricanything.data.order import Interleaving, hashed, permuted
 from metricanything.data.views import Label, read_view
@@ -150,7 +150,7 @@ def _stacked(samples: Sequence[_Sample], sources: Sequence[str], damaged: Sequen
         image_B3HW=torch.from_numpy(np.stack([view.image.transpose(2, 0, 1) for view in views])),
         depth_BHW=torch.from_numpy(np.stack([view.depth for view in views])),
         focal_B=torch.tensor([view.camera.fx / view.camera.width for view in views], dtype=torch.float32),
-        plane_BHW2=torch.from_numpy(np.stack([plane(view.camera) for view in views])),
+        plane_BHW2=torch.from_numpy(planes([view.camera for view in views])),
         trusted_B=torch.tensor([label.trusted for label in labels]),
         metric_B=torch.tensor([label.metric for label in labels]),
         names=tuple(label.name for label in labels),

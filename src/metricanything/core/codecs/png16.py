@@ -51,7 +51,7 @@ def _decode(source: Path | bytes, name: str | Path) -> tuple[UInt16, dict[str, s
             raise InputError(f"{name}: must be a 16-bit grey PNG, is {image.format} {image.mode}; save it as uint16")
         values = np.asarray(image)
         text = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    return values.astype(np.uint16), text
+    return values.astype(np.uint16, copy=False), text
 
 
 def _encode(values: UInt16, text: dict[str, float]) -> bytes:
@@ -233,7 +233,9 @@ def _table(text: dict[str, str], name: str | Path) -> Float32:
         raise InputError(f"{name}: PNG text states far {far:g} below near {near:g}; write the file again")
     # Early files of MoGe state depths in a unit of their own.
     unit = _number(text, "unit", name) if "unit" in text else 1.0
+    # The powers of one step as products of those of 256 steps and of one: a tenth of the time of 65534 exponentials.
+    powers = np.outer(*(np.exp(math.log(far / near) / _STEPS * stride * np.arange(256)) for stride in (256, 1)))
     table = np.full(65536, np.nan)
-    table[1:65535] = np.clip(np.exp(np.linspace(math.log(near), math.log(far), _STEPS + 1)), near, far) * unit
+    table[1:65535] = np.clip(near * powers.ravel()[: _STEPS + 1], near, far) * unit
     table[65535] = np.inf
     return table.astype(np.float32)
