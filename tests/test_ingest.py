@@ -71,6 +71,13 @@ def plan(data: Path, output: Path, **changes: Any) -> Plan:
     return make_plan("folder", data, output, {}, **{"frames_per_shard": 3, **changes})
 
 
+def judged(data: Path, output: Path, **changes: Any) -> Plan:
+    """The plan of the command line: frames are measured and judged."""
+    from metricanything.curate import quality, rules
+
+    return plan(data, output, curation=Curation(quality.measure, rules.decide), **changes)
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Every file and folder below, with the hash of its bytes."""
     return {
@@ -295,7 +302,7 @@ def test_a_killed_run_takes_its_workers_along(data: Path, tmp_path: Path) -> Non
     for number in range(60):
         shutil.copytree(data / "001", many / f"{number:03d}")
     expected = tmp_path / "expected"
-    run_plan(plan(many, expected, frames_per_shard=2), Watch(), workers=1)
+    run_plan(judged(many, expected, frames_per_shard=2), Watch(), workers=1)
     command = ["ingest", "folder", many, "-o", output, "--workers", "2", "--frames-per-shard", "2"]
     running = subprocess.Popen(
         [sys.executable, "-m", "metricanything", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -307,7 +314,7 @@ def test_a_killed_run_takes_its_workers_along(data: Path, tmp_path: Path) -> Non
     assert len(workers) >= 2
     wait_until(lambda: not any(map(alive, workers)))
     assert not (output / "index.arrow").exists()
-    run_plan(plan(many, output, frames_per_shard=2), Watch(), workers=2)
+    run_plan(judged(many, output, frames_per_shard=2), Watch(), workers=2)
     assert contents(output) == contents(expected)
 
 
@@ -338,11 +345,10 @@ def test_workers_must_be_some(data: Path, tmp_path: Path) -> None:
     assert contents(tmp_path) == {}
 
 
-def test_a_ray_cluster_gives_the_same_bytes(
-    data: Path, whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ray_cluster_gives_the_same_bytes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a cluster of this machine, which the command line finds by its address."""
     ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
+    run_plan(judged(data, tmp_path / "here"), Watch(), workers=1)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
@@ -354,7 +360,7 @@ def test_a_ray_cluster_gives_the_same_bytes(
     assert result.returncode == 2, result.stderr  # two items are damaged
     assert result.stderr.count("skipped") == 2
     assert "5 frames written" in result.stdout
-    assert contents(tmp_path / "out") == whole
+    assert contents(tmp_path / "out") == contents(tmp_path / "here")
 
 
 def test_ray_is_named_when_it_is_missing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

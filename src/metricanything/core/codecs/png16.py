@@ -171,9 +171,11 @@ def encode_depth_log_png(depth: NDArray[Any]) -> bytes:
     dense = bool(finite.all())
     near, far = _range(known := depth.ravel() if dense else depth[finite])
     # float64, because a float32 logarithm would be off by a noticeable part of a step.
-    steps = np.log(known.astype(np.float64) / near)
-    steps *= _STEPS / math.log(far / near) if far > near else 0.0
-    codes = np.rint(steps, out=steps).astype(np.uint16) + np.uint16(1)
+    steps = np.log(known, dtype=np.float64)
+    factor = _STEPS / math.log(far / near) if far > near else 0.0
+    steps *= factor
+    steps += 1.5 - factor * math.log(near)  # half a step more, since the conversion below rounds down
+    codes = steps.astype(np.uint16)
     if dense:
         return _encode(codes.reshape(depth.shape), {"near": near, "far": far})
     values = np.zeros(depth.shape, dtype=np.uint16)
