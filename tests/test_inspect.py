@@ -15,8 +15,10 @@ from test_report import Page
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
+from metricanything.core.report_format import Numbering
 from metricanything.curate.collection import Collection
 from metricanything.curate.deciding import decide_again
+from metricanything.curate.histograms import histogram
 from metricanything.curate.index import INDEX
 from metricanything.curate.inspection import write_inspection
 from metricanything.curate.quality import measure
@@ -202,3 +204,25 @@ def test_a_damaged_shard_is_named(faulty: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"shard-000000\.tar"):
         write_inspection(tmp_path / "r.html", [faulty])
     assert not (tmp_path / "r.html").exists()
+
+
+# ---------------------------------------------------------------- histograms
+
+
+def test_a_histogram_is_of_shares_and_leaves_nothing_out() -> None:
+    values = np.concatenate([np.full(30, 2.0), np.full(10, 8.0), [np.nan] * 5]).astype(np.float32)
+    chart = histogram(values, [("a", np.arange(30)), ("b", np.arange(30, 45))], "depth", log=True)
+    assert chart is not None and [name for name, _, _ in chart.series] == ["a", "b"]
+    for _, x, y in chart.series:
+        assert np.max(y) == 100 and np.sum(np.asarray(y)[1:-1:2]) == pytest.approx(100)
+        assert np.all(np.diff(np.asarray(x)) >= 0)
+
+
+def test_many_groups_share_a_line_and_constants_can_be_drawn() -> None:
+    groups = [(f"g{i}", np.arange(3 * i, 3 * i + 3)) for i in range(12)]
+    for value in (0.0, 1.0, -3.0):
+        chart = histogram(np.full(36, value), groups, "x", log=False)
+        assert chart is not None and len(chart.series) == 8 and chart.series[-1][0] == "others"
+        assert chart.html(Numbering())
+    assert histogram(np.full(36, np.nan), groups, "x", log=False) is None
+    assert histogram(np.zeros(36), groups, "x", log=True) is None
