@@ -49,7 +49,7 @@ def make(rows: int) -> pa.Table:
             return pa.array(np.arange(rows) // 256, field.type)
         if name == "offset":
             return pa.array(np.arange(rows) % 256 * 90_000, field.type)
-        if name == "hash":
+        if pa.types.is_uint64(field.type):
             return pa.array(rng.integers(0, 2**64, rows, dtype=np.uint64))
         if name in ("width", "height"):
             return pa.array(rng.choice([480, 640, 1280], rows), field.type)

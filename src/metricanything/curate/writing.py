@@ -109,7 +109,7 @@ def write_shard(
     """
     rows: list[dict[str, Any]] = []
     names: list[str] = []
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT, copybufsize=1 << 20) as tar:
+    with tarfile.TarFile(path, "w", format=tarfile.USTAR_FORMAT, copybufsize=1 << 20) as tar:
         for number, frame, neighbour in _with_neighbours(frames, look_ahead=curation is not None):
             measured = {} if curation is None else curation.measure(frame, neighbour).to_dict()
             names = names or [name for name in measured if name not in HASHES]
