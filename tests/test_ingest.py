@@ -283,7 +283,7 @@ def test_frames_are_rendered_by_one_thread_each(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(before)
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
-    assert Shards(tmp_path / "1").column("name").tolist() == [f"procedural/{i:06d}" for i in range(3)]
+    assert Shards(tmp_path / "1").column("name").tolist() == [f"procedural/{i:06d}/0" for i in range(3)]
 
 
 def children(pid: int) -> list[int]:

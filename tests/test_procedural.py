@@ -231,7 +231,7 @@ def test_photographs_are_used_as_textures() -> None:
 
 def test_items_are_frames() -> None:
     frames = [frame for _, frame in items(count=3, seed=7, width=W, height=H).read()]
-    assert [frame.name for frame in frames] == ["procedural/000000", "procedural/000001", "procedural/000002"]
+    assert [frame.name for frame in frames] == [f"procedural/00000{i}/0" for i in range(3)]
     for frame in frames:
         assert (frame.kind, frame.sensor, frame.scale, frame.source) == (
             "rendered",

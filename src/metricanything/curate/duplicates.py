@@ -30,7 +30,9 @@ def earlier_equal(hashes: UInt, groups: Int | None = None) -> Int:
 
     hashes: uint64 (N,), 0 = none. groups: int (N,); without, all are of one.
     """
-    keys = hashes if groups is None else np.rec.fromarrays([groups, hashes])
+    values, keys = np.unique(hashes, return_inverse=True)
+    if groups is not None:
+        keys = groups * len(values) + keys
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     found = first[inverse].astype(np.int64)
     found[(found == np.arange(len(hashes))) | (hashes == 0)] = -1
@@ -59,8 +61,9 @@ def similar_pairs(hashes: UInt, distance: int, groups: Int | None = None) -> Int
                 break
             close = places[hamming(sorted_values[places], sorted_values[places - lag]) <= distance]
             found.append(np.sort(np.stack([order[close], order[close - lag]], axis=-1), axis=-1))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    return np.asarray(known[pairs], dtype=np.int64).reshape(-1, 2)
+    first, second = np.concatenate(found).T
+    codes = np.unique(first * len(known) + second)  # far quicker than unique rows
+    return np.asarray(known[np.stack(np.divmod(codes, max(len(known), 1)), axis=-1)], dtype=np.int64).reshape(-1, 2)
 
 
 def _masks(distance: int) -> list[np.uint64]:
@@ -91,9 +94,9 @@ def overlaps(hashes: UInt, groups: Int, distance: int) -> list[Overlap]:
     near = np.searchsorted(values, hashes[similar_pairs(hashes, distance)]).reshape(-1, 2)
     near = np.concatenate([near, near[:, ::-1], np.repeat(np.arange(len(values))[:, None], 2, axis=1)])
     # One entry for every group in which a hash occurs, sorted by hash.
-    entry = np.rec.fromarrays([code, groups[known]])
-    entries, first, count = np.unique(entry, return_index=True, return_counts=True)
-    hash_of, group_of, frame_of = entries["f0"], entries["f1"], known[first]
+    many = int(groups.max(initial=0)) + 1
+    entries, first, count = np.unique(code * many + groups[known], return_index=True, return_counts=True)
+    hash_of, group_of, frame_of = entries // many, entries % many, known[first]
     start, stop = (np.searchsorted(hash_of, np.arange(len(values)), side=side) for side in ("left", "right"))
     single = (near[:, 0] == near[:, 1]) & (stop[near[:, 0]] - start[near[:, 0]] < 2)
     near = near[~single]
@@ -101,15 +104,13 @@ def overlaps(hashes: UInt, groups: Int, distance: int) -> list[Overlap]:
     crossing = group_of[a] != group_of[b]
     a, b = a[crossing], b[crossing]
     # An entry may have several likes in the other group; it counts once.
-    _, chosen = np.unique(np.stack([a, group_of[b]], axis=-1), axis=0, return_index=True)
+    _, chosen = np.unique(a * many + group_of[b], return_index=True)
     a, b = a[chosen], b[chosen]
-    kinds, place, which = np.unique(
-        np.stack([group_of[a], group_of[b]], axis=-1), axis=0, return_index=True, return_inverse=True
-    )
-    frames = np.bincount(which.ravel(), weights=count[a], minlength=len(kinds)).astype(int)
+    kinds, place, which = np.unique(group_of[a] * many + group_of[b], return_index=True, return_inverse=True)
+    frames = np.bincount(which, weights=count[a], minlength=len(kinds)).astype(int)
     return [
-        Overlap(int(g), int(h), int(n), (int(frame_of[a[k]]), int(frame_of[b[k]])))
-        for (g, h), n, k in zip(kinds, frames, place, strict=True)
+        Overlap(int(kind) // many, int(kind) % many, int(n), (int(frame_of[a[k]]), int(frame_of[b[k]])))
+        for kind, n, k in zip(kinds, frames, place, strict=True)
     ]
 
 

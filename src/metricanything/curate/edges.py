@@ -17,7 +17,7 @@ from scipy import ndimage
 Float32 = NDArray[np.float32]
 
 GRID_WIDTH = 320  # pixels; finer grids cost more and find no more
-_REACH, _STEP = 16, 2  # of the search, pixels of the grid
+_REACH, _STEP = 16, 2  # of the search, pixels of the image where its grid is fine enough
 _BEND = 0.03  # of the inverse depth over two pixels to either side, relative to its largest
 _SPAN = 2
 _POINTS = 2500  # edges in either direction that are enough
@@ -49,16 +49,24 @@ def grid_step(width: int) -> int:
 
 def edge_agreement(image: Float32, depth: Float32, step: int) -> EdgeAgreement:
     """Agreement of an image float32 (3, h, w), 0..255, and a depth map (h, w), both on the grid of `step` pixels."""
-    scores, count = _scores(_gradients(image), depth_edges(depth))
+    shifts = _shifts(step)
+    scores, count = _scores(_gradients(image), depth_edges(depth), shifts)
     if count < _MIN_POINTS:
         return NOT_MEASURABLE
-    shifts = np.arange(-_REACH, _REACH + 1, _STEP) * step
-    distance = np.hypot(shifts[:, None], shifts[None])
+    pixels = shifts * step
+    distance = np.hypot(pixels[:, None], pixels[None])
     best = np.unravel_index(int(scores.argmax()), scores.shape)
     mean = float(scores.mean()) + 1e-6
     far = float(scores[distance >= max(_FAR, 3 * step)].max()) + 1e-6
-    near = float(scores[distance <= max(_NEAR, _STEP * step)].max())
-    return EdgeAgreement(float(shifts[best[1]]), float(shifts[best[0]]), float(scores.max()) / mean - 1, near / far)
+    near = float(scores[distance <= max(_NEAR, step)].max())
+    return EdgeAgreement(float(pixels[best[1]]), float(pixels[best[0]]), float(scores.max()) / mean - 1, near / far)
+
+
+def _shifts(step: int) -> NDArray[np.int64]:
+    """The shifts of the search along one axis, pixels of the grid."""
+    every = max(1, _STEP // step)
+    reach = max(_REACH // step, 4 * every)
+    return np.arange(-reach, reach + 1, every)
 
 
 def depth_edges(depth: Float32) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -104,10 +112,9 @@ def _gradients(image: Float32) -> list[Float32]:
 
 
 def _scores(
-    gradients: list[Float32], edges: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+    gradients: list[Float32], edges: list[tuple[NDArray[np.intp], NDArray[np.intp]]], shifts: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], int]:
     """Mean gradient below the edges for every shift (down, across), and how many edges there are."""
-    shifts = np.arange(-_REACH, _REACH + 1, _STEP)
     width = gradients[0].shape[1]
     offsets = (shifts[:, None] * width + shifts[None]).ravel()
     total, count = np.zeros(len(offsets)), 0

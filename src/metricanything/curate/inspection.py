@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metricanything.core.report import Element, Gallery, KeyValues, LineChart, Section, Table, Text, write_page
+from metricanything.core.report import Element, Gallery, KeyValues, Section, Table, Text, write_page
 from metricanything.curate.collection import Collection
 from metricanything.curate.duplicates import Overlap, earlier_equal, overlaps, similar_pairs
+from metricanything.curate.histograms import histogram, short
 from metricanything.curate.pictures import PICTURE_HEADS, frame_pictures
 
 SIMILAR = 4  # bits of 64 between hashes of images that are shown as alike
-_BINS = 40
-_LINES = 7  # sources with a line of their own in a chart; the others share one
 _ROWS = 100  # of tables about pairs
 
 Numbers = NDArray[np.int64]
@@ -153,35 +152,9 @@ _SHOWN = (
 
 
 def _distributions(data: _Data) -> list[Element]:
-    charts = [_chart(data, *shown) for shown in _SHOWN if shown[0] in data.all]
+    groups = list(zip(data.sources, data.members, strict=True))
+    charts = [histogram(data.all[name], groups, label, log=log) for name, label, log in _SHOWN if name in data.all]
     return [Section("Distributions", "Share of the frames of each source."), *(c for c in charts if c is not None)]
-
-
-def _chart(data: _Data, column: str, label: str, log: bool) -> LineChart | None:
-    """Histograms of one column, a line for each of the largest sources."""
-    values = data.all[column]
-    usable = np.isfinite(values) & ((values > 0) | (not log))
-    if not usable.any():
-        return None
-    low, high = (float(q) for q in np.quantile(values[usable], [0.002, 0.998]))
-    low, high = (low, high) if high > low * 1.001 else (0.9 * low, 1.1 * high or 1.0)
-    edges = np.geomspace(low, high, _BINS + 1) if log else np.linspace(low, high, _BINS + 1)
-    order = sorted(range(len(data.sources)), key=lambda s: -len(data.members[s]))
-    groups = [(data.sources[s], data.members[s]) for s in order[:_LINES]]
-    if order[_LINES:]:
-        groups.append(("others", np.concatenate([data.members[s] for s in order[_LINES:]])))
-    series = []
-    for name, own in groups:
-        known = values[own][usable[own]]
-        counts = np.histogram(np.clip(known, low, high), edges)[0]
-        # Steps: every bin as a level from its lower to its upper edge, back to nothing at both ends.
-        x, y = np.repeat(edges, 2), np.concatenate([[0], np.repeat(100 * counts / max(len(known), 1), 2), [0]])
-        series.append((_short(name), x, y))
-    return LineChart(series, label, "% of the frames", log_x=log, caption=f"Frames by {label}.")
-
-
-def _short(name: str, length: int = 36) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 # ---------------------------------------------------------------- put aside
@@ -198,7 +171,7 @@ def _aside(data: _Data) -> list[Element]:
             reason,
             len(numbers),
             100 * len(numbers) / data.frames,
-            ", ".join(f"{_short(data.sources[s])} ({n})" for s, n in _most(data.source[numbers])),
+            ", ".join(f"{short(data.sources[s])} ({n})" for s, n in _most(data.source[numbers])),
         ]
         for reason, numbers in data.by_reason.items()
     ]
@@ -312,8 +285,8 @@ def _twice(data: _Data) -> list[Element]:
     elements: list[Element] = [
         Section(
             "Duplicates and leaks",
-            f"Images are compared by perceptual hashes of 64 bits; up to {SIMILAR} that differ count as alike. Neighbours "
-            "of a slow video are alike too, frames of different sources or folders hardly ever by chance.",
+            f"Images are compared by perceptual hashes of 64 bits; up to {SIMILAR} that differ count as alike. "
+            "Neighbours of a slow video are alike too, frames of different sources or folders hardly ever by chance.",
         )
     ]
     if not hashes.any():

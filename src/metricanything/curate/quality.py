@@ -22,8 +22,9 @@ from metricanything.curate.edges import NOT_MEASURABLE, edge_agreement, grid_ste
 Float32 = NDArray[np.float32]
 
 _TOUCHING = 0.8  # share of measured pixels with a measured neighbour below which depth is a set of points
-_STRAY = 1.08  # ratio to the neighbours' median depth beyond which a pixel strays from the surface
+_STRAY = 1.08  # ratio to the depth of its neighbours beyond which a pixel strays from them
 _STRAY_SPARSE = 1.2  # the same for points, which lie further apart
+_AROUND = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1) if down or across]
 _POINTS = 2000  # points looked at where all would be too many
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _DARK, _BRIGHT = 8.0, 247.0
@@ -115,6 +116,8 @@ def reduced(image: NDArray[np.uint8], step: int) -> Float32:
 
 def _sharpness(grey: Float32) -> float:
     """Energy of differences over one pixel relative to that over four; 1/16 on ramps, up to 1 on noise."""
+    if grey.shape[1] < 5:
+        return float("nan")
     fine, coarse = np.square(np.diff(grey, axis=1)).mean(), np.square(grey[:, 4:] - grey[:, :-4]).mean()
     return float(fine / coarse) if coarse > _FLAT**2 / 4 else float("nan")
 
@@ -123,17 +126,21 @@ def _sharpness(grey: Float32) -> float:
 
 
 def _outliers_dense(depth: Float32) -> float:
-    """Share of the pixels with four measured neighbours that differ from the middle two of them."""
+    """Share of the pixels, measured with all eight around them, at whose depth there are not even two of those.
+
+    Leaves and railings of one pixel have such company along themselves, stray measurements have none.
+    """
     every = 2 if depth.shape[0] > 320 else 1
     log = np.log(depth)
-    here = log[1:-1:every]
-    up, down, left, right = log[:-2:every, 1:-1], log[2::every, 1:-1], here[:, :-2], here[:, 2:]
-    with np.errstate(invalid="ignore"):
-        high, low = np.maximum(np.maximum(up, down), np.maximum(left, right)), np.minimum(up, down)
-        low = np.minimum(low, np.minimum(left, right))
-        off = np.abs(here[:, 1:-1] - (up + down + left + right - high - low) / 2)
-    known = np.isfinite(off)
-    return float((off[known] > np.log(_STRAY)).mean()) if known.sum() >= 20 else float("nan")
+    rows, columns = np.arange(1, depth.shape[0] - 1, every), depth.shape[1] - 2
+    here = log[rows, 1:-1]
+    least = second = np.full_like(here, np.inf)
+    for down, across in _AROUND:
+        with np.errstate(invalid="ignore"):
+            off = np.abs(log[rows + down, 1 + across : 1 + across + columns] - here)
+            least, second = np.minimum(least, off), np.minimum(second, np.maximum(least, off))
+    known = np.isfinite(second)
+    return float((second[known] > np.log(_STRAY)).mean()) if known.sum() >= 20 else float("nan")
 
 
 def _outliers_sparse(depth: Float32, valid: NDArray[np.bool_]) -> float:
@@ -194,10 +201,11 @@ def _perceptual_hash(grey: Float32) -> int:
     """64 bits of the low frequencies of the image (the DCT hash of pHash); 0 where the image is flat."""
     if grey.std() < _FLAT:
         return 0
-    rows = np.linspace(0, grey.shape[0], 33).astype(int)[:-1]
-    columns = np.linspace(0, grey.shape[1], 33).astype(int)[:-1]
-    small = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
-    small /= np.outer(np.diff(rows, append=grey.shape[0]), np.diff(columns, append=grey.shape[1]))
+    small = grey
+    for axis in (0, 1):
+        start = np.linspace(0, grey.shape[axis], 33).astype(int)[:-1]
+        size = np.maximum(np.diff(start, append=grey.shape[axis]), 1)
+        small = np.add.reduceat(small, start, axis=axis) / np.expand_dims(size, 1 - axis)
     low = fft.dctn(small, norm="ortho")[:8, :8].ravel()
     bits = np.packbits(low > np.median(low[1:]))
     return int.from_bytes(bits.tobytes(), "big")

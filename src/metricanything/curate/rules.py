@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metricanything.core.errors import InputError
+from metricanything.core.frame import SCALES
 from metricanything.curate.duplicates import earlier_equal, hamming, similar_pairs
 
 if sys.version_info >= (3, 11):
@@ -31,6 +32,7 @@ Rules = Mapping[str, Mapping[str, Any]]
 Bool = NDArray[np.bool_]
 
 _FEW = 5  # frames of a source below which it has no median to compare with
+_MOST = 64  # rules: one bit each
 _FEW_SHOTS = 3  # the same for a camera
 
 
@@ -53,7 +55,11 @@ def read_rules(path: str | Path | None = None) -> dict[str, dict[str, Any]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{where}: not a TOML file ({error}); correct it") from None
     for name, rule in rules.items():
+        if ";" in name:
+            raise InputError(f"{where}: rule {name}: its name has a semicolon, which separates the names of reasons")
         _check(f"{where}: rule {name}", rule)
+    if len(rules) > _MOST:
+        raise InputError(f"{where}: has {len(rules)} rules; {_MOST} are the most")
     return rules
 
 
@@ -66,9 +72,14 @@ def _check(where: str, rule: Any) -> None:
         raise InputError(f"{where}: test {rule['test']} needs {', '.join(sorted(missing))}")
     if unknown := given - set(test.needs) - set(test.may):
         raise InputError(f"{where}: test {rule['test']} takes no {', '.join(sorted(unknown))}")
-    for key in given - {"column"}:
-        if isinstance(rule[key], bool) or not isinstance(rule[key], (int, float)):
-            raise InputError(f"{where}: {key} must be a number, got {rule[key]!r}")
+    if test.may and not given & set(test.may):
+        raise InputError(f"{where}: test {rule['test']} needs {' or '.join(test.may)}")
+    if rule.get("scale", SCALES[0]) not in SCALES:
+        raise InputError(f"{where}: scale must be one of {', '.join(SCALES)}, got {rule['scale']!r}")
+    for key in given:
+        kind, words = (str, "text") if key == "column" else ((int, float), "a number")
+        if isinstance(rule[key], bool) or not isinstance(rule[key], kind):
+            raise InputError(f"{where}: {key} must be {words}, got {rule[key]!r}")
 
 
 def decide(columns: Columns, rules: Rules | None = None) -> tuple[Bool, NDArray[Any]]:

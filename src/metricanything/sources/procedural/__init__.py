@@ -86,7 +86,7 @@ def _frames(
     images, depths = batch.image.cpu().numpy(), batch.depth.cpu().numpy()
     for i, k in enumerate(numbers):
         yield Frame(
-            name=f"procedural/{k:06d}",
+            name=f"procedural/{k:06d}/0",  # a scene each: views of different ones are no neighbours
             image=images[i],
             depth=depths[i],
             camera=batch.cameras[i],
