@@ -258,3 +258,22 @@ class TestFitted:
 @pytest.mark.parametrize("name", [name for name, b in BASELINES.items() if b.needs != "prompt"])
 def test_what_a_baseline_needs_is_asked_for(name: str) -> None:
     assert_refused(lambda: BASELINES[name].complete([[1, 1]], [1.0], H, W), f"needs {BASELINES[name].needs}=")
+
+
+def test_linear_over_a_dense_map_with_a_hole_is_what_all_triangles_give() -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:40, 0:50]
+    known = (rows - 20) ** 2 + (columns - 25) ** 2 > 64
+    plane = 2 + 0.03 * rows + 0.02 * columns
+    uv = np.stack([columns, rows], axis=-1)[known] + 0.5
+    np.testing.assert_allclose(linear(uv, plane[known], 40, 50), plane, rtol=1e-5)
+    # Patches at random places: few of their corners lie on one circle, where several triangulations are as good.
+    known = np.zeros_like(known)
+    for row, column in rng.integers(0, (36, 46), (12, 2)):
+        known[row : row + 4, column : column + 4] = True
+    uv, rough = np.stack([columns, rows], axis=-1)[known] + 0.5, rng.uniform(1, 3, known.shape)
+    dense = linear(uv, rough[known], 40, 50)
+    np.testing.assert_allclose(dense[known], rough[known], rtol=1e-6)
+    # A little off the pixel centres no point is left out.
+    every = linear(uv + rng.normal(0, 1e-7, uv.shape), rough[known], 40, 50)
+    assert np.mean(np.abs(dense - every)[~known] < 1e-4) > 0.95
