@@ -127,7 +127,7 @@ def test_anchors_may_be_tried_in_pieces(monkeypatch: pytest.MonkeyPatch, t: floa
     for seed in range(5):
         p, q, w = samples(seed, 30, 3)
         whole = alignment_l1.points_scale_shift(p, q, w, t)
-        monkeypatch.setattr(alignment_l1, "_CHUNK", 4 * p.size)
+        monkeypatch.setattr("metricanything.losses.alignment._CHUNK", 4 * p.size)
         pieces = alignment_l1.points_scale_shift(p, q, w, t)
         monkeypatch.undo()
         assert pieces[0] == whole[0]

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from metricanything.losses.depth import image_mean, mask_bce, ssi_l1, standardise, trimmed_l1
-from metricanything.losses.points import align_scale_shift, global_points, metric_scale
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7))
 shares = st.sampled_from([0.0, 0.2, 0.7, 1.0])
@@ -159,87 +158,3 @@ def test_mask_bce(shape: tuple[int, int, int], share: float, seed: int) -> None:
         ]
         expected.append(sum(terms) / len(terms) if terms else 0.0)
     np.testing.assert_allclose(mask_bce(logit, finite, known), expected, rtol=1e-9)
-
-
-# ---------------------------------------------------------------- points
-
-
-@given(shapes, st.sampled_from([0.4, 0.8, 1.0]), seeds)
-def test_alignment_is_the_least_squares_solution(shape: tuple[int, int, int], share: float, seed: int) -> None:
-    """Against numpy's solver on the stacked weighted system, one row per coordinate."""
-    prediction, target, mask = maps(shape, share, seed, channels=3)
-    target = 0.5 * target + prediction * torch.tensor([2.0, 2.0, 2.0]).view(3, 1, 1)  # so that scales are positive
-    scale, shift = align_scale_shift(prediction, target, mask)
-    for i in range(len(prediction)):
-        p, q = prediction[i].permute(1, 2, 0)[mask[i, 0]].numpy(), target[i].permute(1, 2, 0)[mask[i, 0]].numpy()
-        if len(p) == 0:
-            assert (scale[i], shift[i]) == (0, 0)
-            continue
-        w = np.repeat(1 / np.maximum(q[:, 2], 1e-3), 3)
-        system = np.stack([p.ravel(), np.tile([0.0, 0.0, 1.0], len(p))], axis=1) * w[:, None]
-        solution = np.linalg.lstsq(system, q.ravel() * w, rcond=None)[0]
-        if solution[0] <= 0:
-            assert (scale[i], shift[i]) == (0, 0)
-        else:
-            np.testing.assert_allclose([scale[i], shift[i]], solution, rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("case", ["no pixel", "one ray", "mirrored"])
-def test_degenerate_alignment_has_no_gradient(case: str) -> None:
-    _, target, mask = maps((2, 4, 5), 1.0, 0, channels=3)
-    points = target.clone()
-    if case == "no pixel":
-        mask[:] = False
-    elif case == "one ray":  # only z, all alike: scale and shift cannot be told apart
-        points[:, :2], points[:, 2] = 0, 2
-    else:
-        points = -points
-    points.requires_grad_()
-    scale, shift = align_scale_shift(points, target, mask)
-    assert scale.tolist() == shift.tolist() == [0, 0]
-    log_scale = torch.full((2,), 2.0, dtype=points.dtype, requires_grad=True)
-    counted = global_points(points, target, mask, scale, shift) + metric_scale(
-        log_scale, scale, torch.tensor([True] * 2)
-    )
-    assert counted.tolist() == [0, 0]  # nothing aligned, nothing to learn
-    (scale.sum() + shift.sum() + counted.sum()).backward()
-    assert (points.grad == 0).all()
-    assert (log_scale.grad == 0).all()
-
-
-@given(shapes, shares, seeds)
-def test_global_points(shape: tuple[int, int, int], share: float, seed: int) -> None:
-    prediction, target, mask = maps(shape, share, seed, channels=3)
-    scale, shift = torch.tensor([0.5, 2.0, 1.0])[: len(mask)], torch.tensor([0.3, -0.1, 0.0])[: len(mask)]
-    expected = []
-    for p, q, m, a, b in zip(prediction, target, mask, scale.tolist(), shift.tolist(), strict=True):
-        terms = [
-            sum(abs(a * p[c, i, j] + (b if c == 2 else 0) - q[c, i, j]) for c in range(3)) / max(q[2, i, j], 1e-3)
-            for i in range(m.shape[1])
-            for j in range(m.shape[2])
-            if m[0, i, j]
-        ]
-        expected.append(float(sum(terms) / len(terms)) if terms else 0.0)
-    np.testing.assert_allclose(global_points(prediction, target, mask, scale, shift), expected, rtol=1e-6)
-
-
-@given(st.floats(0.05, 20), st.floats(-3, 3), seeds)
-def test_aligned_point_loss_is_scale_and_shift_invariant(factor: float, offset: float, seed: int) -> None:
-    prediction, target, mask = maps((2, 6, 7), 0.6, seed, channels=3)
-    prediction = target + 0.1 * prediction  # near enough for a positive scale
-    moved = factor * prediction + torch.tensor([0.0, 0.0, offset]).view(3, 1, 1)
-    first = global_points(prediction, target, mask, *align_scale_shift(prediction, target, mask))
-    second = global_points(moved, target, mask, *align_scale_shift(moved, target, mask))
-    torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-9)
-    perfect = factor * target + torch.tensor([0.0, 0.0, offset]).view(3, 1, 1)
-    assert (global_points(perfect, target, mask, *align_scale_shift(perfect, target, mask)) < 1e-7).all()
-
-
-def test_metric_scale() -> None:
-    log_scale = torch.tensor([0.5, 0.5, -1.0], requires_grad=True)
-    scale = torch.tensor([math.e, math.e, 1.0], requires_grad=True)
-    result = metric_scale(log_scale, scale, torch.tensor([True, False, True]))
-    np.testing.assert_allclose(result.detach(), [0.25, 0, 1], rtol=1e-6)
-    result.sum().backward()
-    np.testing.assert_allclose(log_scale.grad, [-1, 0, -2], rtol=1e-6)
-    assert scale.grad is None  # the alignment is the target, not to be moved

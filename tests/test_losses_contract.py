@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from metricanything.losses.alignment import Shortlist
 from metricanything.losses.confidence import confidence_l1
 from metricanything.losses.depth import mask_bce, masked_mean, ssi_l1, standardise, trimmed_l1
 from metricanything.losses.gradients import gradient_l1, mage, male, msge
-from metricanything.losses.normals import normal_angle
-from metricanything.losses.points import align_scale_shift, global_points
+from metricanything.losses.normals import edge_angle, normal_angle, point_normal_angle
+from metricanything.losses.points import align_points, global_points, local_points
 
 H, W = 14, 13
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -26,6 +27,19 @@ def keep(mask: Tensor) -> Tensor:
 def normals(p: Tensor, t: Tensor, m: Tensor) -> Tensor:
     v, u = torch.meshgrid(torch.linspace(-0.5, 0.5, H), torch.linspace(-0.6, 0.6, W), indexing="ij")
     return normal_angle(p, 5 + 0.1 * t, m, torch.stack([u, v], dim=-1).expand(len(p), H, W, 2))
+
+
+def local(p: Tensor, t: Tensor, m: Tensor) -> Tensor:
+    """All patches that there can be, of a wide view, so that most are filled."""
+    anchors = torch.arange(0, H * W, 5).expand(len(m), -1)
+    return local_points(p, t, m, torch.full((len(m),), 0.2), align_points(p, t, m, 8)[0], anchors, level=2, side=5)
+
+
+def smooth(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Points on a surface without steps."""
+    slope = torch.stack(torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij"))
+    plane = torch.cat([slope, 50 + slope[:1]]).to(t.dtype)
+    return plane + 0.1 * p, plane + 0.1 * t
 
 
 #: Number of channels, loss.
@@ -41,9 +55,12 @@ LOSSES: dict[str, tuple[int, Loss]] = {
     "msge": (1, msge),
     "confidence_l1": (1, lambda p, t, m: confidence_l1(p, t, m, 0.5 * p)),
     "normal_angle": (1, normals),
-    "scale": (3, lambda p, t, m: align_scale_shift(p, t, m)[0]),
-    "shift": (3, lambda p, t, m: align_scale_shift(p, t, m)[1]),
-    "global_points": (3, lambda p, t, m: global_points(p, t, m, *align_scale_shift(p, t, m))),
+    "scale": (3, lambda p, t, m: align_points(p, t, m, 8)[0]),
+    "shift": (3, lambda p, t, m: align_points(p, t, m, 8)[1]),
+    "global_points": (3, lambda p, t, m: global_points(p, t, m, *align_points(p, t, m, 8, Shortlist()))),
+    "local_points": (3, local),
+    "edge_angle": (3, edge_angle),
+    "point_normal_angle": (3, lambda p, t, m: point_normal_angle(*smooth(p, t), m)),
 }
 every_loss = pytest.mark.parametrize(("channels", "loss"), LOSSES.values(), ids=list(LOSSES))
 
@@ -106,7 +123,8 @@ def test_images_of_a_batch_are_independent(channels: int, loss: Loss) -> None:
 def test_gradients(channels: int, loss: Loss) -> None:
     prediction, target, mask = maps(channels, torch.float64)
     prediction.requires_grad_()
-    assert torch.autograd.gradcheck(lambda p: loss(p, target, mask), prediction)
+    # Every alignment is a search: numbers one at a time would take minutes, and a random direction sees them all.
+    assert torch.autograd.gradcheck(lambda p: loss(p, target, mask), prediction, fast_mode=channels == 3)
 
 
 @every_loss

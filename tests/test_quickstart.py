@@ -68,7 +68,7 @@ def test_heldout_sources_are_not_trained_on(finished: Path) -> None:
 
 
 def test_labels_are_the_teachers_and_dense(finished: Path) -> None:
-    shards, labels = Shards(finished / "shards"), Shards(finished / "labels")
+    shards, labels = Shards(finished / "shards"), Shards(finished / "shards-labels")
     assert len(labels) == len(shards)
     for i in range(len(labels)):
         frame = labels.frame(i)

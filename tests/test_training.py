@@ -20,17 +20,16 @@ from metricanything.core.frame import Frame
 from metricanything.curate.shards import Shards
 from metricanything.data.batches import Batch, canonical
 from metricanything.data.mixture import Mixture
-from metricanything.inference.predictor import Model
 from metricanything.models.compact.pointmap import PointOutput
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.outputs import DepthOutput
 from metricanything.models.registry import COMPACT, get_spec
 from metricanything.training import engine, optimiser, parallel
-from metricanything.training.distill import DepthMapTask, PointMapTask, pseudo_labels
 from metricanything.training.engine import Curve, train
 from metricanything.training.pretrain import task_of
-from metricanything.training.recipe import Optimiser, Recipe
-from metricanything.training.recipes import COMPACT_PROMPTS, COMPACT_WEIGHTS
+from metricanything.training.recipe import Optimiser, Recipe, Stage
+from metricanything.training.recipes import COMPACT_POINTS, COMPACT_PROMPTS, COMPACT_WEIGHTS
+from metricanything.training.students import DepthMapTask, PointMapTask
 from metricanything.training.task import Task
 from metricanything.training.teacher import TeacherTask, depth_terms
 
@@ -389,10 +388,10 @@ def test_point_loss_vanishes_for_the_truth_up_to_scale_and_shift(batch: Batch) -
 
     def terms(log_scale: float) -> dict[str, float]:
         output = PointOutput(points, logit, torch.full((4,), log_scale))
-        return {k: float(v) for k, v in PointMapTask().loss(output, batch, COMPACT_WEIGHTS).items()}
+        return {k: float(v) for k, v in PointMapTask().loss(output, batch, COMPACT_POINTS).items()}
 
     right = terms(math.log(4))
-    assert right["points"] < 1e-4
+    assert right["whole"] < 1e-4
     assert right["scale"] < 1e-6
     assert right["mask"] < 1e-6
     assert terms(0.0)["scale"] == pytest.approx(0.1 * math.log(4) ** 2, rel=1e-3)
@@ -403,61 +402,8 @@ def test_every_student_trains(name: str, tiny_config: DepthConfig, shards: Shard
     torch.manual_seed(0)
     network = get_spec(name).build(dataclasses.asdict(tiny_config))
     data = Mixture(shards, sizes=((64, 96),), batch_size=3, seed=0)
-    values = [value for _, value in fit(network, data, tmp_path, short_recipe(30, name, batch=3, rate=3e-3))]
+    weights = COMPACT_POINTS if name == "compact-pointmap" else COMPACT_WEIGHTS
+    recipe = short_recipe(30, name, batch=3, rate=3e-3, stages=(Stage(weights=weights),))
+    values = [value for _, value in fit(network, data, tmp_path, recipe)]
     assert np.isfinite(values).all()
     assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
-
-
-# ---------------------------------------------------------------- pseudo-labels
-
-
-@pytest.fixture
-def labelled(make_frame: MakeFrame, make_shards: Callable[..., Shards]) -> Shards:
-    """Five frames of sparse depth of two sizes, the third without any known depth."""
-    frames = []
-    for seed, size in enumerate([(48, 64), (64, 48), (48, 64), (48, 64), (64, 48)]):
-        frame = make_frame(seed, *size)
-        rng = np.random.default_rng(seed)
-        depth = np.where(rng.random(frame.depth.shape) < 0.1, frame.depth, np.float32(np.nan))
-        depth = np.where(np.isfinite(depth) & (seed != 2), depth, np.float32(np.nan))
-        sigma = np.full_like(depth, 0.1)
-        frames.append(dataclasses.replace(frame, depth=depth, sigma=sigma, notes={"kept": seed}))
-    return make_shards(frames)
-
-
-def test_pseudo_labels_are_dense(tiny_config: DepthConfig, labelled: Shards) -> None:
-    network = fresh(tiny_config)
-    with torch.no_grad():
-        network.anchor.raw_gain.fill_(1)
-        network.decoder.head[1].bias[1] = 10  # everything has a finite depth
-    teacher = Model(network, get_spec("compact-teacher"), {"model": "compact-teacher", "input_side": 96}, device="cpu")
-    frames = list(pseudo_labels(teacher, labelled, max_points=100, batch_size=2))
-    assert [frame.notes["kept"] for frame in frames] == [0, 1, 3, 4]  # nothing gives the scale of the empty one
-    for frame in frames:
-        original = labelled.frame(frame.notes["kept"])
-        assert frame.depth.dtype == np.float32
-        assert np.isfinite(frame.depth).all()
-        assert frame.sigma is None
-        np.testing.assert_array_equal(frame.image, original.image)
-        for field in ("name", "camera", "kind", "sensor", "source", "licence", "scale"):
-            assert getattr(frame, field) == getattr(original, field)
-        label = frame.notes["pseudo_label"]
-        assert label["prompt_points"] == min(100, int(original.valid.sum()))
-        assert label["teacher"]["model"] == "compact-teacher"
-        ratio = frame.depth[original.valid] / original.depth[original.valid]
-        assert np.median(np.abs(np.log(ratio))) < 0.1  # anchored to the frame's own metres
-    again = list(pseudo_labels(teacher, labelled, max_points=100, batch_size=5))
-    for a, b in zip(frames, again, strict=True):
-        np.testing.assert_allclose(a.depth, b.depth, rtol=1e-4)
-
-
-def test_pseudo_labels_mark_the_sky(tiny_config: DepthConfig, labelled: Shards) -> None:
-    network = fresh(tiny_config)
-    with torch.no_grad():
-        network.decoder.head[1].bias[1] = -10
-    frames = list(pseudo_labels(Model(network, get_spec("compact-teacher"), device="cpu"), labelled))
-    originals = {frame.name: frame for frame in map(labelled.frame, range(len(labelled)))}
-    for frame in frames:
-        original = originals[frame.name]
-        assert np.isposinf(frame.depth[~original.valid]).all()
-        assert np.isfinite(frame.depth[original.valid]).all()  # what was measured is not sky, whatever the teacher says

@@ -20,6 +20,7 @@ VERBS = {
     "inspect": "what shards hold: counts, distributions, galleries, what was put aside and why, duplicates and leaks",
     "curate": "decide anew which frames of shards are kept, by edited rules",
     "pretrain": "train the prompt-based teacher from a recipe, on one machine or many",
+    "distill": "let the teacher label frames, and train a student that needs an image alone",
     "evaluate": "models and baselines measured by named protocols on any data, with a report",
     "scaling": "how the error of several runs falls with the number of training pairs: fit, intervals, chart",
     "models": "the registered models: size, task, licence, weights",
@@ -52,7 +53,7 @@ def _run(arguments: list[str]) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        again = "goes on where it was" if verb in ("quickstart", "pretrain", "evaluate") else "starts again"
+        again = "goes on where it was" if verb in ("quickstart", "pretrain", "distill", "evaluate") else "starts again"
         return _fail(f"interrupted; the same command {again}", 130)
     except BrokenPipeError:
         return 0
@@ -82,7 +83,7 @@ def _parse_and_call(verb: str, arguments: list[str]) -> int:
     try:
         with redirect_stderr(said):
             prog = f"metricanything {verb}"
-            config = (tyro.conf.FlagCreatePairsOff,)
+            config = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)
             call = tyro.cli(parsed, args=arguments, prog=prog, config=config, registry=registry)
     except SystemExit as stopped:
         if stopped.code:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from metricanything.cli.recipes import listing, registry
 from metricanything.core.errors import InputError
 
 if TYPE_CHECKING:
-    from metricanything.data.prompts import PromptMixture
     from metricanything.training.recipe import Recipe
+
+__all__ = ["registry", "resolve"]
+_LIST = "Pretrain a teacher; without a recipe, list them. `metricanything pretrain RECIPE --help` lists its options."
 
 
 def resolve(arguments: list[str]) -> Callable[..., int]:
@@ -20,23 +23,7 @@ def resolve(arguments: list[str]) -> Callable[..., int]:
     from metricanything.training.recipes import PRETRAIN
 
     name = arguments[0] if arguments else ""
-    return _command(PRETRAIN[name]()) if name in PRETRAIN else _list
-
-
-def _list(recipe: tyro.conf.Positional[str] = "") -> int:
-    """Pretrain a teacher; without a recipe, list them. `metricanything pretrain RECIPE --help` lists its options.
-
-    Args:
-        recipe: Name of a recipe.
-    """
-    from metricanything.cli.console import console
-    from metricanything.training.recipes import PRETRAIN
-
-    if recipe:
-        raise InputError(f"recipe {recipe!r} is unknown; use one of {', '.join(PRETRAIN)}")
-    for name, function in PRETRAIN.items():
-        console.print(f"[bold]{name}[/]  {(function.__doc__ or '').strip()}\n", highlight=False, soft_wrap=True)
-    return 0
+    return _command(PRETRAIN[name]()) if name in PRETRAIN else listing(PRETRAIN, _LIST)
 
 
 def _command(default: Recipe) -> Callable[..., int]:
@@ -92,41 +79,3 @@ def _run(recipe: Recipe, output: Path | None, plan: bool, utilisation: float, pr
         )
     console.print(f"{trained.model}", highlight=False, soft_wrap=True)
     return 0
-
-
-def registry() -> tyro.constructors.ConstructorRegistry:
-    """How the command line states a mixture of prompts: PATTERN=WEIGHT …, with dropout=P among them."""
-    from metricanything.data.prompts import PromptMixture
-
-    rules = tyro.constructors.ConstructorRegistry()
-
-    @rules.primitive_rule
-    def prompts(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if kind.type is not PromptMixture:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="PATTERN=WEIGHT",
-            instance_from_str=_read_prompts,
-            is_instance=lambda value: isinstance(value, PromptMixture),
-            str_from_instance=lambda value: [f"{type(pattern).__name__}={w:g}" for w, pattern in value.patterns],
-        )
-
-    return rules
-
-
-def _read_prompts(words: list[str]) -> PromptMixture:
-    from metricanything.data.prompts import PromptMixture
-
-    values: dict[str, float] = {}
-    for word in words:
-        name, _, weight = word.partition("=")
-        try:
-            values[name] = float(weight or 1)
-        except ValueError:
-            raise ValueError(f"{word}: a pattern's weight is a number, as in lidar-8=0.5") from None
-    dropout = values.pop("dropout", PromptMixture().dropout)
-    try:
-        return PromptMixture.of(values, dropout)
-    except InputError as error:
-        raise ValueError(str(error)) from None

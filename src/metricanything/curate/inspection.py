@@ -19,6 +19,7 @@ from metricanything.core.report import Element, Gallery, KeyValues, Section, Tab
 from metricanything.curate.collection import Collection
 from metricanything.curate.duplicates import Overlap, earlier_equal, overlaps, similar_pairs
 from metricanything.curate.histograms import histogram, short
+from metricanything.curate.index import QUALITY
 from metricanything.curate.pictures import PICTURE_HEADS, frame_pictures
 
 SIMILAR = 4  # bits of 64 between hashes of images that are shown as alike
@@ -148,6 +149,7 @@ _SHOWN = (
     ("valid", "share of the pixels with a depth", False),
     ("q_edge_margin", "agreement of depth and image edges: best score at the place over best elsewhere", False),
     ("q_outliers", "share of measurements that stray from their neighbours", False),
+    ("q_teacher_delta1", "share of held-out measurements that the teacher meets within 25 %", False),
 )
 
 
@@ -164,7 +166,7 @@ def _aside(data: _Data) -> list[Element]:
     elements: list[Element] = [
         Section("Put aside", "Frames that a rule keeps out of training. They stay in the shards, with the reason.")
     ]
-    if "q_aspect" not in data.all:
+    if not any(name.startswith(QUALITY) for name in data.all):
         return [*elements, Text("These shards were written without measuring quality, so that all frames are kept.")]
     rows = [
         [
@@ -180,6 +182,8 @@ def _aside(data: _Data) -> list[Element]:
         elements.append(Table(["reason", "frames", "%", "most in"], rows, "Reasons.", note=note))
     else:
         elements.append(Text("No rule fired."))
+    if "q_edge_dx" not in data.all:
+        return elements
     shifts = []
     for name, own in zip(data.sources, data.members, strict=True):
         across, down = _median(data.all["q_edge_dx"][own]), _median(data.all["q_edge_dy"][own])
@@ -266,6 +270,8 @@ _FACTS = {
     "q_edge_margin": "edge margin {:.2f}",
     "q_edge_peak": "peak {:.2f}",
     "q_outliers": "outliers {:.1%}",
+    "q_teacher_delta1": "teacher within 25 % of {:.1%} of what it was not shown",
+    "q_teacher_abs_rel": "AbsRel there {:.1%}",
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -94,7 +94,7 @@ def _only_here(path: Path) -> Iterator[None]:
 
 def _remove_temporaries(folder: Path) -> None:
     """Remove what a killed process left half-written (see `atomic_path`)."""
-    for stem in ("plan", "shard-*", "skipped", "index"):
+    for stem in ("plan", "shard-*", "skipped", "index", "labels"):
         for path in folder.glob(f".{stem}.*"):
             path.unlink()
     for path in (folder / UNFINISHED).glob(".*"):
@@ -157,10 +157,13 @@ def _open(plan: Plan) -> Items:
     return _OPEN[key]
 
 
-def write_planned(plan: Plan, shard: int, progress: Callable[[int, int], None]) -> tuple[str, ...]:
+def write_planned(
+    plan: Plan, shard: int, progress: Callable[[int, int], None], items: Items | None = None
+) -> tuple[str, ...]:
     """Write one shard and its part of the index; the items that were skipped, one line each.
 
-    `progress` is called with a number of items that are done and the bytes written for them.
+    `progress` is called with a number of items that are done and the bytes written for them. `items` are the plan's,
+    where they are not those of a raw format.
     """
     skipped: list[str] = []
 
@@ -171,8 +174,9 @@ def write_planned(plan: Plan, shard: int, progress: Callable[[int, int], None]) 
     def written(frame: Frame, size: int) -> None:
         progress(1, size)
 
-    with _one_thread(plan):
-        frames = _open(plan).read(plan.numbers(shard), on_error=skip)
+    with _one_thread(plan) if items is None else nullcontext():
+        data = _open(plan) if items is None else items
+        frames = data.read(plan.numbers(shard), on_error=skip)
         path = plan.output / shard_name(shard)
         first = next(frames, None)
         if first is None:

@@ -29,6 +29,8 @@ class Batch:
     """bool: rendered labels and a teacher's: dense, with edges to trust. Others are trimmed, their edges not used."""
     metric_B: Tensor
     """bool: depth is in metres, not just up to scale."""
+    sparse_B: Tensor
+    """bool: depth is that of single points, a LiDAR's or of a reconstruction, not of surfaces."""
     names: tuple[str, ...]
     sources: tuple[str, ...] = ()
     rows: tuple[tuple[int, int], ...] = ()

@@ -160,6 +160,7 @@ def _stacked(samples: Sequence[_Sample], sources: Sequence[str], damaged: Sequen
         plane_BHW2=torch.from_numpy(planes([view.camera for view in views])),
         trusted_B=torch.tensor([label.trusted for label in labels]),
         metric_B=torch.tensor([label.metric for label in labels]),
+        sparse_B=torch.tensor([label.sparse for label in labels]),
         names=tuple(label.name for label in labels),
         sources=tuple(sources),
         rows=tuple(sample.place for sample in samples),

@@ -13,6 +13,8 @@ from metricanything.curate.codec import decode_depth
 from metricanything.curate.shards import Shards
 from metricanything.data.augment import Augmentation, View, random_window, resample_depth, resample_image
 
+POINT_SENSORS = ("sfm", "lidar", "radar")
+
 
 @dataclass(frozen=True)
 class Label:
@@ -21,6 +23,7 @@ class Label:
     name: str
     trusted: bool
     metric: bool
+    sparse: bool
 
 
 def read_view(
@@ -41,9 +44,11 @@ def read_view(
         values, table = decode_depth(members["depth"], where)
         if values.shape != frame_size:
             raise ValueError(f"depth is {values.shape}, its camera {frame_size}")
+        labelled = "pseudo_label" in record["notes"]
         label = Label(
             record["name"],
-            trusted=record["kind"] == "rendered" or "pseudo_label" in record["notes"],
+            trusted=record["kind"] == "rendered" or labelled,
             metric=record["scale"] == "metric",
+            sparse=record["sensor"] in POINT_SENSORS and not labelled,
         )
         return View(image, resample_depth(values, window, table), window.camera(camera)), label

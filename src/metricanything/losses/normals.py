@@ -1,4 +1,4 @@
-"""The angle between surface normals of predicted and true depth."""
+"""Angles between what is predicted and what is true: of surface normals, and of the way from pixel to pixel."""
 
 from __future__ import annotations
 
@@ -27,12 +27,41 @@ def normal_angle(depth: Tensor, target: Tensor, mask: Tensor, plane_BHW2: Tensor
     # The border has no normal. Where a value is not to be used, another one keeps the arithmetic finite.
     rays = torch.where(known, rays, 0.0)
     rays = torch.cat([rays, torch.ones_like(rays[:, :1])], dim=1)
-    truth = torch.where(known, working(target), 1.0)
-    counts = _surface(truth, known)
-    n = _normals(torch.where(known, working(depth), 1.0) * rays, counts)
-    m = _normals(truth * rays, counts)
-    angle = 2 * torch.atan2(_length(n - m), _length(n + m))
-    return masked_mean(angle, counts)
+    depth, target = (torch.where(known, working(x), 1.0) * rays for x in (depth, target))
+    return point_normal_angle(depth, target, known)
+
+
+def point_normal_angle(points: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """`normal_angle` of points (B, 3, H, W); scale and shift of either do not matter, where all lie before the camera.
+
+    The true points tell where there is a surface.
+    """
+    points, target = (torch.where(mask, working(x), 1.0) for x in (points, target))
+    counts = _surface(target[:, 2:], mask)
+    return masked_mean(_angle(_normals(points, counts), _normals(target, counts)), counts)
+
+
+def edge_angle(points: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean angle in radians between the way from a point to its right and lower neighbours, predicted and true.
+
+    MoGe's edge loss: unlike normals it also sees the steps at the edges of objects. Scale and shift of either do not
+    matter. Points are (B, 3, H, W); a pair counts where both pixels are supervised and both ways have a length.
+    """
+    points, target = (torch.where(mask, working(x), 0.0) for x in (points, target))
+    total, number = points.new_zeros(len(points)), points.new_zeros(len(points))
+    for dim in (-2, -1):
+        ways = [x.diff(dim=dim) for x in (points, target)]
+        lengths = [_length(way) for way in ways]
+        both = mask.narrow(dim, 1, mask.shape[dim] - 1) & mask.narrow(dim, 0, mask.shape[dim] - 1)
+        counts = both & (lengths[0] > 0) & (lengths[1] > 0)
+        a, b = (torch.where(counts, w / torch.where(counts, n, 1.0), 0.0) for w, n in zip(ways, lengths, strict=True))
+        total = total + torch.where(counts, _angle(a, b), 0.0).sum(dim=(1, 2, 3))
+        number = number + counts.sum(dim=(1, 2, 3))
+    return total / number.clamp_min(1)
+
+
+def _angle(n: Tensor, m: Tensor) -> Tensor:
+    return 2 * torch.atan2(_length(n - m), _length(n + m))
 
 
 def _surface(depth: Tensor, known: Tensor) -> Tensor:

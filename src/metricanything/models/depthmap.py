@@ -8,6 +8,7 @@ Shapes: B batch, D token width, C channels, M side of a map, S side of the image
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metricanything.models.images import IMAGENET_MEAN, IMAGENET_STD
+from metricanything.models.outputs import LOG_C_START
 from metricanything.models.precision import exact, exactly
 from metricanything.models.strips import run_in_strips
 from metricanything.models.tiles import LEVELS, TILES_AT_ONCE, Tile, cut, paste, pyramid, tile_places
@@ -248,9 +250,17 @@ class DepthMap(nn.Module):
         ]
         for _ in range(config.head_convs):
             layers += [nn.Conv2d(full, full, 3, padding=1), nn.ReLU()]
-        self.head = nn.Sequential(*layers, exact(nn.Conv2d(full, 1, 1)), nn.ReLU())
+        last = exact(nn.Conv2d(full, 1, 1))
+        # Published runs start at 0, where the ReLU can be dead; this is a surface some 3 m away.
+        nn.init.constant_(last.bias, math.exp(LOG_C_START))  # type: ignore[arg-type]
+        self.head = nn.Sequential(*layers, last, nn.ReLU())
         if config.image_encoder is not None:
             self.fov = FieldOfView(width, config.image_encoder)
+
+    @property
+    def backbone(self) -> ViT:
+        """The transformer that sees the tiles, which `backbones.load_backbone` can fill."""
+        return self.encoder.patch_encoder
 
     def forward(self, image_B3SS: Tensor, tiles_per_pass: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Canonical inverse depth (B, 1, S, S) and the horizontal field of view in degrees (B,), if it has that part.

@@ -147,6 +147,11 @@ class PointMap(nn.Module):
             exact(head.output_blocks[-1])
 
     @property
+    def backbone(self) -> ViT:
+        """The transformer, which `backbones.load_backbone` can fill."""
+        return self.encoder.backbone
+
+    @property
     def heads(self) -> dict[str, ConvStack]:
         """The heads that give maps, by name, in the order of their outputs."""
         names = ("points_head", "mask_head", "normal_head")
@@ -197,14 +202,18 @@ class PointMap(nn.Module):
 
     def remap(self, raw_B3HW: Tensor) -> Tensor:
         """Affine points (B, 3, H, W) of the raw output, after it was resized to the image."""
-        xy, z = raw_B3HW[:, :2], raw_B3HW[:, 2:]
-        kind = self.config.remap_output
-        if kind == "linear":
-            return raw_B3HW
-        if kind == "sinh":
-            return raw_B3HW.sinh()
-        z = z.exp()
-        return torch.cat([xy * z if kind == "exp" else xy.sinh(), z], dim=1)
+        return remapped(raw_B3HW, self.config.remap_output)
+
+
+def remapped(raw_B3HW: Tensor, kind: Remap) -> Tensor:
+    """Affine points (B, 3, H, W) of raw ones."""
+    xy, z = raw_B3HW[:, :2], raw_B3HW[:, 2:]
+    if kind == "linear":
+        return raw_B3HW
+    if kind == "sinh":
+        return raw_B3HW.sinh()
+    z = z.exp()
+    return torch.cat([xy * z if kind == "exp" else xy.sinh(), z], dim=1)
 
 
 def token_grid(height: int, width: int, tokens: int) -> tuple[int, int]:

@@ -67,7 +67,7 @@ class Run:
     @property
     def labels(self) -> Path:
         """The same frames with the teacher's labels."""
-        return self.folder / "labels"
+        return self.folder / "shards-labels"
 
     def model(self, name: str) -> Path:
         """The checkpoint of a model."""

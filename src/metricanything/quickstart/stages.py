@@ -15,17 +15,20 @@ from metricanything import samples, sources
 from metricanything.core.files import write_json
 from metricanything.curate.shards import Shards
 from metricanything.curate.writing import write_shards
-from metricanything.inference.predictor import load
 from metricanything.models.checkpoint import load_model, save_model
 from metricanything.models.registry import get_spec
 from metricanything.quickstart import Run
 from metricanything.quickstart.measure import INPUT_SIDE, STUDENTS, measure, training_samples
 from metricanything.quickstart.page import write_report
+from metricanything.training import parallel
 from metricanything.training import pretrain as training
-from metricanything.training.distill import pseudo_labels
 from metricanything.training.engine import train
+from metricanything.training.labels import Labelling
+from metricanything.training.labels import label as label_shards
 from metricanything.training.recipe import Hardware, Recipe
 from metricanything.training.recipes import quickstart_student, quickstart_teacher
+
+_CPU = Hardware(device="cpu")
 
 
 def aggregate(run: Run) -> None:
@@ -48,11 +51,16 @@ def pretrain(run: Run) -> None:
 
 def label(run: Run) -> None:
     """Let the teacher label every frame densely."""
-    teacher, shards = load(run.model("compact-teacher"), device="cpu"), Shards(run.shards)
-    counter = itertools.count(1)
-    with run.open_bar("3 label with teacher", len(shards), "frame") as bar:
-        labelled = pseudo_labels(teacher, shards, seed=run.settings.seed)
-        write_shards(labelled, run.labels, progress=lambda frame: bar(next(counter)))
+    labelling = Labelling(teacher=str(run.model("compact-teacher")), seed=run.settings.seed, frames_per_shard=64)
+    shards, done = Shards(run.shards), 0
+    with run.open_bar("3 label with teacher", len(shards), "frame") as bar, parallel.world(_CPU) as world:
+
+        def advance(items: int, size: int) -> None:
+            nonlocal done
+            done += items
+            bar(done)
+
+        label_shards(shards, labelling, world, advance)
 
 
 def distil(run: Run) -> None:
@@ -88,9 +96,7 @@ def start_from(student: nn.Module, teacher: nn.Module) -> None:
 
 def _train(run: Run, recipe: Recipe, network: nn.Module, folder: Path, title: str) -> None:
     """Train, then save the model and its curve."""
-    recipe = replace(
-        recipe, data=replace(recipe.data, shards=(folder,)), hardware=Hardware(device="cpu"), input_side=INPUT_SIDE
-    )
+    recipe = replace(recipe, data=replace(recipe.data, shards=(folder,)), hardware=_CPU, input_side=INPUT_SIDE)
     data = training.mixture(recipe, [Shards(folder)], 0)
     kept = run.folder / "training" / recipe.model
     with run.open_bar(title, recipe.steps, "step") as bar:

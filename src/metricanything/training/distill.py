@@ -1,106 +1,98 @@
-"""Prompt-free distillation: the teacher labels frames densely, students learn from images alone."""
+"""Prompt-free distillation: the teacher labels frames densely, a student learns from images and these labels alone."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from metricanything.core.frame import Frame
-from metricanything.core.prompt import SparsePrompt
+from metricanything.core.errors import InputError
+from metricanything.core.files import write_json
 from metricanything.curate.shards import Shards
-from metricanything.data.batches import Batch
-from metricanything.inference.predictor import Model
-from metricanything.losses.combination import DepthWeights
-from metricanything.losses.depth import mask_bce
-from metricanything.losses.points import align_scale_shift, global_points, metric_scale
-from metricanything.models.compact.pointmap import PointOutput
-from metricanything.models.outputs import DepthOutput
-from metricanything.training.teacher import abs_rel, depth_terms
+from metricanything.training import parallel, pretrain
+from metricanything.training.engine import Progress
+from metricanything.training.labels import SOURCE_SUFFIX, Labelling, label
+from metricanything.training.pretrain import Trained, source_counts
+from metricanything.training.recipe import Data, Recipe
+
+FROM_TEACHER = "teacher"
+"""As a student's `start`: the teacher that made the labels, of which encoder and decoder fit."""
 
 
-def pseudo_labels(
-    teacher: Model, shards: Shards, *, max_points: int = 2000, seed: int = 0, batch_size: int = 16
-) -> Iterator[Frame]:
-    """Every frame with its depth replaced by the teacher's dense prediction, prompted by the frame's own label.
+@dataclass(frozen=True)
+class Distillation:
+    """A student, the labels that it learns from, and what it gets beside them."""
 
-    At most `max_points` of the known pixels are the prompt, drawn uniformly with a seed per frame. What the teacher's
-    mask leaves out becomes +inf (sky), except where the frame was measured. Frames without any known depth are left
-    out: nothing gives their scale.
+    student: Recipe
+    """Its training; `data.shards` are the frames to label, and `data.weights` names their sources."""
+    labels: Labelling = field(default_factory=Labelling)
+    real: float = 0.0
+    """Share of the training views with the original measurements instead of the teacher's labels."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.real < 1:
+            raise InputError(f"real must be at least 0 and less than 1, got {self.real}")
+
+
+def run(
+    distillation: Distillation,
+    folder: Path,
+    labelled: Callable[[Path, int, int], None] = lambda shards, items, size: None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Label what is not labelled yet, then train the student, or go on with either where it was.
+
+    Called by every process that torchrun started. `labelled` is called with a shard folder, a number of frames done and
+    the bytes written for them. Raises InputError for what `label` and `pretrain.run` raise.
     """
-    for start in range(0, len(shards), batch_size):
-        read = [(i, shards.frame(i)) for i in range(start, min(start + batch_size, len(shards)))]
-        numbered = [(i, frame) for i, frame in read if frame.valid.any()]
-        frames = [frame for _, frame in numbered]
-        prompts = [_label_prompt(frame, max_points, seed + i) for i, frame in numbered]
-        predictions = teacher.predict([f.image for f in frames], prompt=prompts, camera=[f.camera for f in frames])
-        for frame, prompt, prediction in zip(frames, prompts, predictions, strict=True):
-            depth = np.where(prediction.mask | frame.valid, prediction.depth, np.float32(np.inf))
-            notes = {**frame.notes, "pseudo_label": {"teacher": teacher.record, "prompt_points": len(prompt)}}
-            yield dataclasses.replace(frame, depth=depth, sigma=None, notes=notes)
+    originals = open_shards(distillation)
+    with parallel.world(distillation.student.hardware) as world:
+        if world.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "labels.json", dataclasses.asdict(distillation.labels) | {"folder": None})
+
+        def tell(one: Shards) -> Callable[[int, int], None]:
+            return lambda items, size: labelled(one.folder, items, size)
+
+        labels = [label(one, distillation.labels, world, tell(one)) for one in originals]
+        return pretrain.run_in(world, student_recipe(distillation, originals, labels), folder, progress)
 
 
-def _label_prompt(frame: Frame, max_points: int, seed: int) -> SparsePrompt:
-    prompt = SparsePrompt.from_depth(frame.depth, unit="m")
-    if len(prompt) <= max_points:
-        return prompt
-    chosen = np.random.default_rng(seed).choice(len(prompt), max_points, replace=False)
-    return SparsePrompt(prompt.uv[chosen], prompt.depth[chosen], prompt.height, prompt.width)
+def open_shards(distillation: Distillation) -> list[Shards]:
+    """The frames to label; InputError without any, and where two folders would have their labels in one place."""
+    paths = distillation.student.data.shards
+    if not paths:
+        raise InputError("no shards to label; add --data.shards FOLDER (`metricanything ingest` writes them)")
+    places = [distillation.labels.output(path) for path in paths]
+    if len(set(places)) < len(places):
+        raise InputError(f"two shard folders would have their labels at {places[0]}; give one of them another name")
+    return [Shards(path) for path in paths]
 
 
-@dataclass(frozen=True)
-class DepthMapTask:
-    """The teacher's losses without a prompt."""
-
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch as it is."""
-        return batch
-
-    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The image."""
-        return (batch.image_B3HW,)
-
-    def loss(self, output: DepthOutput, batch: Batch, weights: DepthWeights) -> dict[str, Tensor]:
-        """Terms of `depth_terms`; only a metric label has the unit that an image can tell."""
-        return depth_terms(output, batch, batch.metric_B, weights)
-
-    def errors(self, output: DepthOutput, batch: Batch) -> dict[str, Tensor]:
-        """AbsRel of all known pixels."""
-        return {"AbsRel": abs_rel(output, batch, torch.ones_like(batch.depth_BHW, dtype=torch.bool))}
+def student_recipe(distillation: Distillation, originals: Sequence[Shards], labels: Sequence[Shards]) -> Recipe:
+    """The student's training on finished labels, with its share of originals among them."""
+    student, real = distillation.student, distillation.real
+    weights = shares(student.data, labels, originals if real else (), real)
+    folders = tuple(one.folder for one in (*labels, *(originals if real else ())))
+    start = distillation.labels.teacher if student.start == FROM_TEACHER else student.start
+    return dataclasses.replace(
+        student, start=start, data=dataclasses.replace(student.data, shards=folders, weights=weights)
+    )
 
 
-@dataclass(frozen=True)
-class PointMapTask:
-    """Global affine-invariant points, log metric scale and mask; means over the batch."""
-
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch as it is."""
-        return batch
-
-    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The image."""
-        return (batch.image_B3HW,)
-
-    def loss(self, output: PointOutput, batch: Batch, weights: DepthWeights) -> dict[str, Tensor]:
-        """`weights` are those of depth maps and do not apply."""
-        depth = batch.depth_BHW[:, None]
-        rays = batch.plane_BHW2.permute(0, 3, 1, 2)
-        known = torch.isfinite(depth) & torch.isfinite(rays).all(dim=1, keepdim=True)
-        z = torch.where(known, depth, 1.0)
-        target = torch.cat([torch.where(known, rays, 0.0) * z, z], dim=1)
-        scale, shift = align_scale_shift(output.points_B3HW, target, known)
-        return {
-            "points": global_points(output.points_B3HW, target, known, scale, shift).mean(),
-            "scale": 0.1 * metric_scale(output.log_scale_B, scale, batch.metric_B).mean(),
-            "mask": 0.1 * mask_bce(output.mask_logit_B1HW, torch.isfinite(depth), ~torch.isnan(depth)).mean(),
-        }
-
-    def errors(self, output: PointOutput, batch: Batch) -> dict[str, Tensor]:
-        """The loss, the same for every image: metric depth would need the camera's recovery."""
-        return {
-            "loss": torch.stack(list(self.loss(output, batch, DepthWeights()).values())).sum().expand(len(batch.names))
-        }
+def shares(data: Data, labels: Sequence[Shards], originals: Sequence[Shards], real: float) -> dict[str, float]:
+    """The share of every source, labelled or original; both kinds by the rule of the data for themselves."""
+    result: dict[str, float] = {}
+    for share, shards, suffix in ((1 - real, labels, SOURCE_SUFFIX), (real, originals, "")):
+        counts = source_counts(shards)
+        weights = {name: n**data.temperature for name, n in counts.items()}
+        if data.weights is not None:
+            given = {name + suffix: weight for name, weight in data.weights.items()}
+            weights = {name: given[name] for name in counts if name in given}
+        total = sum(weights.values())
+        if share and not total:
+            what = "label" if suffix else "frame"
+            raise InputError(f"no {what} is left to train on; see `metricanything inspect` for what was put aside")
+        result |= {name: share * weight / total for name, weight in weights.items()}
+    return result

@@ -20,19 +20,20 @@ def schedule(config: Optimiser, steps: int, step: int) -> float:
 def build(network: nn.Module, config: Optimiser) -> torch.optim.AdamW:
     """Fused AdamW over four groups: encoder or not, with weight decay (matrices, convolutions) or without."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
+    encoder = {id(parameter) for parameter in encoder_of(network).parameters()}
+    for parameter in network.parameters():
         if parameter.requires_grad:
             # Registers, class tokens and position tables are (1, N, D), yet no matrices.
             decays = parameter.ndim >= 2 and not (parameter.ndim == 3 and parameter.shape[0] == 1)
-            groups.setdefault((is_encoder(name), decays), []).append(parameter)
+            groups.setdefault((id(parameter) in encoder, decays), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
-                "peak": config.encoder_rate if encoder else config.rate,
+                "peak": config.encoder_rate if of_encoder else config.rate,
                 "weight_decay": config.weight_decay if decays else 0.0,
             }
-            for (encoder, decays), parameters in groups.items()
+            for (of_encoder, decays), parameters in groups.items()
         ],
         lr=config.rate,
         betas=config.betas,
@@ -40,9 +41,10 @@ def build(network: nn.Module, config: Optimiser) -> torch.optim.AdamW:
     )
 
 
-def is_encoder(name: str) -> bool:
-    """Whether a parameter belongs to the image encoder; wrappers may have added to the front of its name."""
-    return "encoder" in name.split(".")
+def encoder_of(network: nn.Module) -> nn.Module:
+    """What learns at the encoder's rate: the transformer of a full-size network, the image encoder of a compact one."""
+    found: nn.Module = getattr(network, "backbone", None) or getattr(network, "encoder", None) or nn.Identity()
+    return found
 
 
 def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:

@@ -165,6 +165,7 @@ def empty_batch(images: int, height: int, width: int) -> Batch:
         plane_BHW2=empty(images, height, width, 2),
         trusted_B=empty(images, dtype=torch.bool),
         metric_B=empty(images, dtype=torch.bool),
+        sparse_B=empty(images, dtype=torch.bool),
         names=("",) * images,
         prompt_BHW=empty(images, height, width),
     )

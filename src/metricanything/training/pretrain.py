@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,12 +18,13 @@ from metricanything.core.files import write_json
 from metricanything.curate.shards import Shards
 from metricanything.data.mixture import Mixture
 from metricanything.models.checkpoint import read_state, save_model
+from metricanything.models.hub import find_weights, is_repo
 from metricanything.models.registry import config_dict, get_spec
 from metricanything.training import parallel, validation
-from metricanything.training.distill import DepthMapTask, PointMapTask
 from metricanything.training.engine import Curve, Engine, Progress
 from metricanything.training.parallel import World
 from metricanything.training.recipe import Data, Recipe
+from metricanything.training.students import DepthMapTask, InverseDepthTask, PointMapTask, RawPointsTask
 from metricanything.training.task import Task
 from metricanything.training.teacher import TeacherTask
 
@@ -44,12 +46,17 @@ def run(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Train
     not there, a checkpoint of other settings, and numbers of processes that do not fit.
     """
     with parallel.world(recipe.hardware) as world:
-        if world.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "recipe.json", recipe.to_dict())
-        engine = assemble(recipe, folder, world)
-        curve = engine.run(progress)
-        export(engine, folder / MODEL)
+        return run_in(world, recipe, folder, progress)
+
+
+def run_in(world: World, recipe: Recipe, folder: Path, progress: Progress | None = None) -> Trained:
+    """`run` by processes that have joined already."""
+    if world.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "recipe.json", recipe.to_dict())
+    engine = assemble(recipe, folder, world)
+    curve = engine.run(progress)
+    export(engine, folder / MODEL)
     return Trained(folder / MODEL, curve)
 
 
@@ -75,7 +82,7 @@ def mixture(recipe: Recipe, shards: Sequence[Shards], stage: int) -> Mixture:
     }
     if not allowed:
         raise InputError(f"no source of kind {' or '.join(kinds)} in the shards, which stage {stage + 1} needs")
-    counts = {name: n for name, n in _counts(shards).items() if name in allowed}
+    counts = {name: n for name, n in source_counts(shards).items() if name in allowed}
     weights = {name: n**data.temperature for name, n in counts.items()}
     if data.weights is not None:
         weights = {name: weight for name, weight in data.weights.items() if name in allowed}
@@ -90,30 +97,42 @@ def mixture(recipe: Recipe, shards: Sequence[Shards], stage: int) -> Mixture:
     )
 
 
-def _counts(shards: Sequence[Shards]) -> dict[str, int]:
+def source_counts(shards: Sequence[Shards]) -> dict[str, int]:
+    """Kept frames of each source."""
     counts: dict[str, int] = {}
     for one in shards:
-        for source in one.sources():
-            counts[source] = counts.get(source, 0) + 1
-    return counts
+        codes, texts = one.coded("source")
+        for source, n in zip(texts, np.bincount(codes[one.kept], minlength=len(texts)).tolist(), strict=True):
+            counts[source] = counts.get(source, 0) + n
+    return {source: n for source, n in counts.items() if n}
 
 
 def task_of(recipe: Recipe) -> Task:
     """What the recipe's model is trained to do."""
-    kind = get_spec(recipe.model).task
-    if kind == "prompted-depth":
+    spec = get_spec(recipe.model)
+    if spec.task == "prompted-depth":
         return TeacherTask(recipe.prompts)
-    return DepthMapTask() if kind == "depth" else PointMapTask()
+    if spec.family == "native":
+        return DepthMapTask() if spec.task == "depth" else PointMapTask()
+    config = spec.read_config(changes(recipe))
+    if spec.task == "depth":
+        return InverseDepthTask(config.mean, config.std)
+    return RawPointsTask(config.encoder.backbone.patch_size, config.remap_output)
+
+
+def changes(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's changes to its model's configuration; InputError where they are not JSON."""
+    try:
+        value: dict[str, Any] = json.loads(recipe.config)
+    except ValueError as error:
+        raise InputError(f"config is not valid JSON ({error}); give an object such as {{}}") from None
+    return value
 
 
 def new_network(recipe: Recipe) -> nn.Module:
     """The network, freshly initialised with the recipe's seed, then with its starting weights where it names some."""
     torch.manual_seed(recipe.seed)
-    try:
-        config = json.loads(recipe.config)
-    except ValueError as error:
-        raise InputError(f"config is not valid JSON ({error}); give an object such as {{}}") from None
-    network = get_spec(recipe.model).build(config)
+    network = get_spec(recipe.model).build(changes(recipe))
     for parameter in (p for name, p in network.named_parameters() if name.endswith("mask_token")):
         parameter.requires_grad_(False)  # part of pretrained weights, used by nobody here
     if recipe.start is not None:
@@ -122,7 +141,7 @@ def new_network(recipe: Recipe) -> nn.Module:
 
 
 def start_from(network: nn.Module, source: str) -> None:
-    """Take what fits from a checkpoint of this project, in place; anything else fills the network's transformer.
+    """Take what fits from a checkpoint, a file or Hub id, in place; anything else fills the network's transformer.
 
     From a teacher a student gets encoder and decoder that way, not prompt path and head. Raises InputError when nothing
     fits.
@@ -130,6 +149,8 @@ def start_from(network: nn.Module, source: str) -> None:
     from metricanything.models.backbones import load_backbone
 
     path, own = Path(source), network.state_dict()
+    if is_repo(source) and not path.exists():
+        path = find_weights(source)
     if path.is_file():
         state = read_state(path)
         shared = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
@@ -138,7 +159,7 @@ def start_from(network: nn.Module, source: str) -> None:
             return
     if not hasattr(network, "backbone"):
         raise InputError(f"{source}: no tensor of it fits this model; give one of its own or its teacher's checkpoints")
-    load_backbone(network.backbone, source)  # type: ignore[arg-type]
+    load_backbone(network.backbone, path)  # type: ignore[arg-type]
 
 
 def export(engine: Engine, path: Path) -> None:

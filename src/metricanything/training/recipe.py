@@ -13,6 +13,7 @@ from metricanything.core.frame import KINDS, Kind
 from metricanything.data.augment import Augmentation
 from metricanything.data.prompts import PromptMixture
 from metricanything.losses.combination import DepthWeights
+from metricanything.losses.point_combination import PointWeights
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Stage:
     """Part of the steps; the shares of all stages sum to 1."""
     kinds: tuple[Kind, ...] = KINDS
     """Which kinds of sources are drawn from."""
-    weights: DepthWeights = field(default_factory=DepthWeights)
-    """Weights of the terms of the loss."""
+    weights: DepthWeights | PointWeights = field(default_factory=DepthWeights)
+    """Weights of the terms of the loss, for depth maps or for point maps."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from metricanything.data.batches import Batch
-from metricanything.losses.combination import DepthWeights
 
 
 class Task(Protocol):
@@ -23,8 +22,11 @@ class Task(Protocol):
         """What the network is called with."""
         ...
 
-    def loss(self, output: Any, batch: Batch, weights: DepthWeights) -> dict[str, Tensor]:
-        """Named terms (), each a mean over the images of the batch; their sum is minimised."""
+    def loss(self, output: Any, batch: Batch, weights: Any) -> dict[str, Tensor]:
+        """Named terms (), each a mean over the images of the batch; their sum is minimised.
+
+        `weights` are those of the recipe's stage, of the kind that the task knows.
+        """
         ...
 
     def errors(self, output: Any, batch: Batch) -> dict[str, Tensor]:

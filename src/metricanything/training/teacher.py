@@ -64,7 +64,7 @@ class TeacherTask:
 
     def errors(self, output: DepthOutput, batch: Batch) -> dict[str, Tensor]:
         """AbsRel of the pixels that were not prompted."""
-        return {"AbsRel": abs_rel(output, batch, torch.isnan(_prompt(batch)))}
+        return {"AbsRel": abs_rel(output.log_c_B1HW, batch, torch.isnan(_prompt(batch)))}
 
 
 def _prompt(batch: Batch) -> Tensor:
@@ -73,9 +73,12 @@ def _prompt(batch: Batch) -> Tensor:
     return batch.prompt_BHW
 
 
-def abs_rel(output: DepthOutput, batch: Batch, where_BHW: Tensor) -> Tensor:
-    """Mean |D - D*| / D* (B,) over the known pixels of a mask; NaN without any, or where labels are not metric."""
+def abs_rel(log_c_B1HW: Tensor, batch: Batch, where_BHW: Tensor) -> Tensor:
+    """Mean |D - D*| / D* (B,) of predicted log C over the known pixels of a mask.
+
+    NaN without any, and where labels are not metric.
+    """
     known = torch.isfinite(batch.depth_BHW) & where_BHW & batch.metric_B[:, None, None]
-    predicted = batch.focal_B[:, None, None] / output.log_c_B1HW[:, 0].float().exp()
+    predicted = batch.focal_B[:, None, None] / log_c_B1HW[:, 0].float().exp()
     error = torch.where(known, (predicted - batch.depth_BHW).abs() / batch.depth_BHW, 0.0)
     return error.sum(dim=(1, 2)) / torch.where(known.any(dim=(1, 2)), known.sum(dim=(1, 2)), torch.nan)

@@ -1,0 +1,166 @@
+"""Distillation recipes, from the compact students to the published sizes, and fine-tuning of published students.
+
+`metricanything distill NAME` runs one, `--plan` prints what it would do and cost, and every field is an option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from metricanything.data.augment import Augmentation
+from metricanything.losses.combination import DepthWeights
+from metricanything.losses.point_combination import PointWeights
+from metricanything.training.distill import FROM_TEACHER, Distillation
+from metricanything.training.labels import Labelling
+from metricanything.training.recipe import Data, Hardware, Optimiser, Recipe, Record, Stage
+from metricanything.training.recipes import COMPACT_POINTS, COMPACT_VIEWS, COMPACT_WEIGHTS, Sizes
+
+POINT_VIEWS: Sizes = ((480, 640), (640, 480), (416, 736))
+TILED_VIEWS: Sizes = ((1536, 1536),)
+#: Labels of a teacher are dense and have edges: no term needs to be kept for rendered images.
+FULL_DEPTH = DepthWeights(value=1.0, mage=1.0, male=1.0, msge=1.0)
+_FILTERS = Augmentation(blur=0.2, jpeg=0.3)
+#: What MoGe-2's authors advise for fine-tuning.
+_GENTLE = Optimiser(rate=1e-5, encoder_rate=1e-6, warmup=1000, betas=(0.9, 0.999), average=0.999)
+_DINOV3 = "facebook/dinov3-vith16plus-pretrain-lvd1689m"
+_MANY_POINTS = Labelling(prompts=("uniform-10000", "lidar-64", "grid-16"))
+
+
+def compact_depthmap() -> Distillation:
+    """The compact depth map on a laptop, from its teacher's encoder and decoder.
+
+    Hardware: 2 CPU cores; docs/experiments/distillation.md compares its labels. Command: `metricanything distill
+    compact-depthmap -o RUN --labels.teacher TEACHER --data.shards SHARDS`.
+    """
+    return _compact("compact-depthmap", Stage(weights=COMPACT_WEIGHTS))
+
+
+def compact_pointmap() -> Distillation:
+    """The compact point map on a laptop, from its teacher's encoder and decoder.
+
+    Hardware: 2 CPU cores. Expected metric: not measured yet. Command: `metricanything distill compact-pointmap -o RUN
+    --labels.teacher TEACHER --data.shards SHARDS`.
+    """
+    return _compact("compact-pointmap", Stage(weights=COMPACT_POINTS))
+
+
+def depthmap() -> Distillation:
+    """The published depth map, DINOv3 ViT-H+ at 1536 x 1536 pixels, its decoder and head from scratch.
+
+    Hardware: 64 GPUs of 80 GB; `--plan` prints memory, FLOPs and GPU-hours. The weights of DINOv3 are gated: accept
+    their licence on the Hub first. Expected metric: not measured yet. Command: `torchrun --nnodes 8 --nproc-per-node 8
+    … -m metricanything distill depthmap -o RUN --labels.teacher TEACHER --data.shards SHARDS`.
+    """
+    return Distillation(
+        Recipe(
+            "depthmap",
+            steps=312_500,
+            batch=1,
+            micro_batches=64,
+            start=_DINOV3,
+            data=Data(sizes=TILED_VIEWS, augmentation=_FILTERS, workers=8),
+            stages=(Stage(weights=FULL_DEPTH),),
+            # Depth Pro's rates, for the same layout.
+            optimiser=Optimiser(rate=1.28e-4, encoder_rate=1.28e-5, warmup=3000, betas=(0.9, 0.999), average=0.9999),
+            hardware=_cluster("fsdp"),
+            record=_cluster_record(),
+            input_side=TILED_VIEWS[0][1],
+        ),
+        _MANY_POINTS,
+    )
+
+
+def pointmap() -> Distillation:
+    """The published point map, fine-tuned from MoGe-2 ViT-L.
+
+    Hardware: 8 GPUs of 80 GB; `--plan` prints memory, FLOPs and GPU-hours. Expected metric: not measured yet. Command:
+    `torchrun --nproc-per-node 8 -m metricanything distill pointmap -o RUN --labels.teacher TEACHER --data.shards
+    SHARDS`.
+    """
+    return Distillation(
+        _gentle("pointmap", "Ruicheng/moge-2-vitl", 100_000, POINT_VIEWS, 4, PointWeights()), _MANY_POINTS
+    )
+
+
+def finetune_depthmap() -> Distillation:
+    """The published depth map on your own data, its weights moved little.
+
+    Hardware: 8 GPUs of 80 GB. Expected metric: not measured yet. Command: `torchrun --nproc-per-node 8 -m
+    metricanything distill finetune-depthmap -o RUN --labels.teacher TEACHER --data.shards SHARDS`.
+    """
+    start = "yjh001/metricanything_student_depthmap"
+    return Distillation(_gentle("depthmap", start, 5_000, TILED_VIEWS, 1, FULL_DEPTH, "fsdp"), _MANY_POINTS, real=0.2)
+
+
+def finetune_pointmap() -> Distillation:
+    """The published point map on your own data, its weights moved little.
+
+    Hardware: 8 GPUs of 40 GB or more. Expected metric: not measured yet. Command: `torchrun --nproc-per-node 8 -m
+    metricanything distill finetune-pointmap -o RUN --labels.teacher TEACHER --data.shards SHARDS`.
+    """
+    start = "yjh001/metricanything_student_pointmap"
+    return Distillation(_gentle("pointmap", start, 5_000, POINT_VIEWS, 4, PointWeights()), _MANY_POINTS, real=0.2)
+
+
+def _compact(model: str, stage: Stage) -> Distillation:
+    return Distillation(
+        Recipe(
+            model,
+            steps=10_000,
+            batch=8,
+            start=FROM_TEACHER,
+            data=Data(sizes=COMPACT_VIEWS),
+            stages=(stage,),
+            optimiser=Optimiser(rate=1e-3, encoder_rate=1e-3, warmup=100, average=0.999),
+            input_side=512,
+        )
+    )
+
+
+def _gentle(
+    model: str,
+    start: str,
+    steps: int,
+    sizes: Sizes,
+    batch: int,
+    weights: DepthWeights | PointWeights,
+    parallel: str = "ddp",
+) -> Recipe:
+    """Fine-tuning with 32 images a step."""
+    return Recipe(
+        model,
+        steps=steps,
+        batch=batch,
+        micro_batches=32 // batch,
+        start=start,
+        data=Data(sizes=sizes, augmentation=_FILTERS, workers=8),
+        stages=(Stage(weights=weights),),
+        optimiser=_GENTLE,
+        hardware=_cluster(parallel),
+        record=_cluster_record(),
+        input_side=sizes[0][1],
+    )
+
+
+def _cluster(parallel: str) -> Hardware:
+    return Hardware(
+        parallel=parallel,  # type: ignore[arg-type]
+        precision="bfloat16",
+        checkpoint_activations=True,
+        compile=True,
+    )
+
+
+def _cluster_record() -> Record:
+    return Record(checkpoint_seconds=1800.0, keep=3, validate_every=5000, validation_frames=512)
+
+
+#: What `metricanything distill` runs, by name.
+DISTILL: dict[str, Callable[[], Distillation]] = {
+    "compact-depthmap": compact_depthmap,
+    "compact-pointmap": compact_pointmap,
+    "depthmap": depthmap,
+    "pointmap": pointmap,
+    "finetune-depthmap": finetune_depthmap,
+    "finetune-pointmap": finetune_pointmap,
+}
