@@ -39,7 +39,7 @@ def smooth(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Points on a surface without steps."""
     slope = torch.stack(torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij"))
     plane = torch.cat([slope, 50 + slope[:1]]).to(t.dtype)
-    return plane + 0.1 * p, plane + 0.1 * t
+    return plane + 0.1 * p.to(t.dtype), plane + 0.1 * t
 
 
 #: Number of channels, loss.
