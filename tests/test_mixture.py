@@ -208,5 +208,5 @@ def test_to_moves_all_but_the_parameters(sets: list[Shards]) -> None:
     batch = draw_numbers(mixture(sets, develop=False).batch(0), 0).to("meta")
     tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
     assert {name for name, value in tensors.items() if value.device.type != "meta"} == {"photometric_BP"}
-    assert len(tensors) == 8
+    assert len(tensors) == 9
     assert len(batch) == 3

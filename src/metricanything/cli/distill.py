@@ -26,10 +26,17 @@ _LIST = (
 
 def resolve(arguments: list[str]) -> Callable[..., int]:
     """The verb for these arguments: with the fields of the recipe that comes first, where one does."""
+    name = arguments[0] if arguments else "-"
+    if name.startswith("-"):
+        return listing(_recipes, _LIST)  # in no time: nothing heavy is needed to explain the verb
+    recipes = _recipes()
+    return _command(recipes[name]()) if name in recipes else listing(_recipes, _LIST)
+
+
+def _recipes() -> dict[str, Callable[[], Distillation]]:
     from metricanything.training.distill_recipes import DISTILL
 
-    name = arguments[0] if arguments else ""
-    return _command(DISTILL[name]()) if name in DISTILL else listing(DISTILL, _LIST)
+    return DISTILL
 
 
 def _command(default: Distillation) -> Callable[..., int]:

@@ -20,10 +20,17 @@ _LIST = "Pretrain a teacher; without a recipe, list them. `metricanything pretra
 
 def resolve(arguments: list[str]) -> Callable[..., int]:
     """The verb for these arguments: with the fields of the recipe that comes first, where one does."""
+    name = arguments[0] if arguments else "-"
+    if name.startswith("-"):
+        return listing(_recipes, _LIST)  # in no time: nothing heavy is needed to explain the verb
+    recipes = _recipes()
+    return _command(recipes[name]()) if name in recipes else listing(_recipes, _LIST)
+
+
+def _recipes() -> dict[str, Callable[[], Recipe]]:
     from metricanything.training.recipes import PRETRAIN
 
-    name = arguments[0] if arguments else ""
-    return _command(PRETRAIN[name]()) if name in PRETRAIN else listing(PRETRAIN, _LIST)
+    return PRETRAIN
 
 
 def _command(default: Recipe) -> Callable[..., int]:

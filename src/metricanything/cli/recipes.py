@@ -10,12 +10,16 @@ import tyro
 from metricanything.core.errors import InputError
 
 
-def listing(recipes: Mapping[str, Callable[[], Any]], sentence: str) -> Callable[..., int]:
-    """The verb without a known recipe: prints all with their descriptions; InputError for an unknown name."""
+def listing(load: Callable[[], Mapping[str, Callable[[], Any]]], sentence: str) -> Callable[..., int]:
+    """The verb without a known recipe: prints all with their descriptions; InputError for an unknown name.
+
+    `load` imports the recipes, which takes its time.
+    """
 
     def command(recipe: tyro.conf.Positional[str] = "") -> int:
         from metricanything.cli.console import console
 
+        recipes = load()
         if recipe:
             raise InputError(f"recipe {recipe!r} is unknown; use one of {', '.join(recipes)}")
         for name, function in recipes.items():
