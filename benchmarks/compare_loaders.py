@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from metricanything.core.memory import keep_memory
 from metricanything.curate.shards import Shards
-from metricanything.data.loader import keep_memory, load
+from metricanything.data.loader import load
 from metricanything.data.mixture import Mixture
 
 STEPS = 10**6
