@@ -26,9 +26,9 @@ _BEND = 0.03  # of the inverse depth over two pixels to either side, relative to
 _SPAN = 2
 _MIN_POINTS = 60
 _NEAR, _FAR = 5.0, 7.0  # pixels of the image: shifts that count as none, and as some
-_ALIKE = 0.5  # correlation of the depth edges with themselves, shifted, above which they cannot tell the shift
+_ALIKE = 0.55  # correlation of the depth edges with themselves, shifted, above which they cannot tell the shift
 _HOLES = 2  # pixels of the grid to either side: shadows this narrow beside a near object are filled from behind
-_BLOCK = 16  # pixels of the grid over which gradients are local
+_BLOCK = 8  # cells of the search over which gradients are local
 _MOST = 3.0  # of a gradient, relative to those around it
 
 
@@ -62,8 +62,8 @@ def edge_agreement(image: NDArray[np.uint8], depth: Float32, step: int) -> EdgeA
     count = sum(len(rows) for rows, _ in edges)
     if count < _MIN_POINTS:
         return NOT_MEASURABLE
-    gradients = [_binned(gradient, bins) for gradient in _gradients(image)]
-    scores, alike = _correlations(gradients, [(rows // bins, columns // bins) for rows, columns in edges], reach)
+    cells = [(rows // bins, columns // bins) for rows, columns in edges]
+    scores, alike = _correlations(_gradients(image, bins), cells, reach)
     shifts = np.arange(-reach, reach + 1) * cell
     distance = np.hypot(shifts[:, None], shifts[None])
     far = (distance >= max(_FAR, 3 * cell)) & (alike < _ALIKE)
@@ -84,8 +84,7 @@ def edge_agreement(image: NDArray[np.uint8], depth: Float32, step: int) -> EdgeA
 def depth_edges(depth: Float32) -> list[Places]:
     """Rows and columns of the edges of a depth map (h, w) on the grid: those across rows, then those across columns."""
     inverse = _inverse(depth)
-    down, (columns, rows) = _bends(inverse), _bends(np.ascontiguousarray(inverse.T))
-    return [down, (rows, columns)]
+    return [_bends(inverse, 0), _bends(inverse, 1)]
 
 
 def _inverse(depth: Float32) -> Float32:
@@ -93,45 +92,43 @@ def _inverse(depth: Float32) -> Float32:
     inverse = np.reciprocal(depth)
     holes = np.isnan(inverse)
     if holes.any():
-        inverse[holes] = np.inf
         around = inverse
         for axis in (0, 1):
             around = _least_around(around, axis)
-        inverse[holes] = around[holes]
-        inverse[np.isinf(inverse)] = np.nan
+        np.copyto(inverse, around, where=holes)
     return inverse
 
 
 def _least_around(values: Float32, axis: int) -> Float32:
-    """Least of the values within `_HOLES` along an axis."""
+    """Least of the known values within `_HOLES` along an axis."""
     least = values.copy()
     here, there = np.moveaxis(least, axis, 0), np.moveaxis(values, axis, 0)
     for by in range(1, _HOLES + 1):
-        np.minimum(here[by:], there[:-by], out=here[by:])
-        np.minimum(here[:-by], there[by:], out=here[:-by])
+        np.fmin(here[by:], there[:-by], out=here[by:])
+        np.fmin(here[:-by], there[by:], out=here[:-by])
     return least
 
 
-def _bends(inverse: Float32) -> Places:
-    """Rows and columns of the depth edges down the columns, thinned to the strongest of their neighbourhood."""
-    before, here, after = inverse[: -2 * _SPAN], inverse[_SPAN:-_SPAN], inverse[2 * _SPAN :]
-    top = np.maximum(before, after)
-    np.maximum(top, here, out=top)
+def _bends(inverse: Float32, axis: int) -> Places:
+    """Rows and columns of the depth edges along an axis, thinned to the strongest of their neighbourhood."""
+    along = np.moveaxis(inverse, axis, 0)
+    before, here, after = along[: -2 * _SPAN], along[_SPAN:-_SPAN], along[2 * _SPAN :]
     bend = before + after
     bend -= here
     bend -= here
     np.abs(bend, out=bend)
-    found = np.flatnonzero(bend > np.float32(_BEND) * top)  # comparisons with NaN are false
-    flat, tops, width = bend.ravel(), top.ravel(), inverse.shape[1]
-    strength, strongest = flat[found] / tops[found], np.ones(len(found), dtype=bool)
     with np.errstate(invalid="ignore", divide="ignore"):
+        bend /= np.maximum(np.maximum(before, after), here)
+        bend = np.moveaxis(bend, 0, axis)
+        rows, columns = np.divmod(np.flatnonzero(bend > _BEND), bend.shape[1])  # NaN is not greater
+        place, strength = [rows, columns], bend[rows, columns]
+        strongest = np.ones(len(rows), dtype=bool)
         for by in (*range(-_SPAN, 0), *range(1, _SPAN + 1)):
-            there = found + by * width
-            inside = (there >= 0) & (there < len(flat))
-            there[~inside] = found[~inside]
-            strongest &= ~(flat[there] / tops[there] > strength)
-    rows, columns = np.divmod(found[strongest], width)
-    return rows + _SPAN, columns
+            place[axis] = np.clip((rows, columns)[axis] + by, 0, bend.shape[axis] - 1)
+            strongest &= ~(bend[place[0], place[1]] > strength)
+    found = [rows[strongest], columns[strongest]]
+    found[axis] = found[axis] + _SPAN
+    return found[0], found[1]
 
 
 def _inside(places: Places, shape: tuple[int, ...], margin: int) -> Places:
@@ -144,8 +141,8 @@ def _inside(places: Places, shape: tuple[int, ...], margin: int) -> Places:
 # ---------------------------------------------------------------- edges of the image
 
 
-def _gradients(image: NDArray[np.uint8]) -> tuple[Float32, Float32]:
-    """Image gradients down and across (h, w), largest of the colours, relative to the local mean."""
+def _gradients(image: NDArray[np.uint8], bins: int) -> list[Float32]:
+    """Image gradients down and across, largest of the colours, relative to the local mean, in bins of pixels."""
     shape = image.shape[:2]
     down, across = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
     for colour in range(image.shape[2]):
@@ -154,21 +151,22 @@ def _gradients(image: NDArray[np.uint8]) -> tuple[Float32, Float32]:
         np.maximum(down[2:-2, 1:-1], np.abs(steep, out=steep), out=down[2:-2, 1:-1])
         steep = smooth[:, 2:] - smooth[:, :-2]
         np.maximum(across[1:-1, 2:-2], np.abs(steep, out=steep), out=across[1:-1, 2:-2])
-    both = (down + across).astype(np.float32)
+    gradients = [_binned(gradient, bins) for gradient in (down, across)]
     # Ample for an average that varies slowly: means of blocks, and a smooth surface through them.
-    size = (-(-shape[1] // _BLOCK), -(-shape[0] // _BLOCK))
-    coarse = Image.fromarray(both).resize(size, Image.Resampling.BOX)
-    local = np.asarray(coarse.resize(shape[::-1], Image.Resampling.BILINEAR)) + np.float32(32)
-    return np.minimum(down / local, np.float32(_MOST)), np.minimum(across / local, np.float32(_MOST))
+    both = Image.fromarray(gradients[0] + gradients[1])
+    size = (-(-both.width // _BLOCK), -(-both.height // _BLOCK))
+    coarse = both.resize(size, Image.Resampling.BOX).resize(both.size, Image.Resampling.BILINEAR)
+    share = 1 / (np.asarray(coarse) + np.float32(32))
+    return [np.minimum(gradient * share, np.float32(_MOST)) for gradient in gradients]
 
 
-def _binned(values: Float32, bins: int) -> Float32:
+def _binned(values: NDArray[np.int16], bins: int) -> Float32:
     """Means over squares of 1 or 2 pixels; what makes no whole square is left out."""
     if bins == 1:
-        return values
+        return values.astype(np.float32)
     height, width = values.shape[0] // 2 * 2, values.shape[1] // 2 * 2
     rows = values[:height:2, :width] + values[1:height:2, :width]
-    return np.asarray((rows[:, ::2] + rows[:, 1::2]) / 4, dtype=np.float32)
+    return (rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25)
 
 
 def _smooth(plane: NDArray[np.uint8]) -> NDArray[np.int16]:

@@ -26,9 +26,9 @@ _TOUCHING = 0.8  # share of measured pixels with a measured neighbour below whic
 _STRAY = 1.08  # ratio to the depth of its neighbours beyond which a pixel strays from them
 _STRAY_SPARSE = 1.2  # the same for points, which lie further apart
 _AROUND = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1) if down or across]
-_POINTS = 2000  # points looked at where all would be too many
+_POINTS, _STRAYS = 2000, 1000  # points looked at where all would be too many: in two views, and for strays
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_ROWS = 80  # rows of pixels that are enough to count what is all over the frame
+_ROWS = 60  # rows of pixels that are enough to count what is all over the frame
 _DARK, _BRIGHT = 8, 247
 _FLAT = 2.0  # grey levels: images that vary less have no perceptual hash
 
@@ -160,12 +160,12 @@ def _outliers_sparse(depth: Float32, valid: NDArray[np.bool_]) -> float:
 
     Points of a LiDAR beside the camera lie on two surfaces at once near a silhouette, but on each they have company.
     """
-    v, u = np.nonzero(valid)
+    v, u = np.divmod(np.flatnonzero(valid), valid.shape[1])
     if len(v) < 20:
         return float("nan")
     places = np.stack([v, u], axis=-1).astype(np.float32)
     log = np.log(depth[v, u])
-    chosen = np.arange(0, len(v), len(v) // _POINTS + 1)
+    chosen = np.arange(0, len(v), len(v) // _STRAYS + 1)
     nearest = cKDTree(places, balanced_tree=False, compact_nodes=False).query(places[chosen], k=9)[1][:, 1:]
     off = np.partition(np.abs(log[nearest] - log[chosen][:, None]), 1, axis=1)[:, 1]
     return float((off > np.log(_STRAY_SPARSE)).mean())
