@@ -111,11 +111,22 @@ def test_shadows_beside_a_foreground_object_are_filled_from_behind() -> None:
     assert quality.edge_margin > 1.05 and abs(quality.edge_dx) <= 2
 
 
-def test_sparse_depth_has_no_edges() -> None:
-    frame = boxes()
+@pytest.mark.parametrize("across", [0, 8, -8, 12])
+def test_jumps_along_scan_lines_tell_shifts_across(across: int) -> None:
+    frame = moved(boxes(seed=3, height=480, width=640), 0, across)
     depth = np.full_like(frame.depth, np.nan)
-    depth[::4, ::3] = frame.depth[::4, ::3]
+    depth[::6, ::5] = frame.depth[::6, ::5]
     assert is_sparse(np.isfinite(depth)) and not is_sparse(frame.valid)
+    quality = measure(replace(frame, depth=depth))
+    assert abs(quality.edge_dx + across) <= 4 and quality.edge_dy == 0
+    assert (quality.edge_margin > 1.05) == (across == 0)
+    assert math.isnan(quality.edge_peak)
+
+
+def test_points_without_neighbours_on_their_row_tell_nothing() -> None:
+    frame, rng = boxes(), np.random.default_rng(0)
+    depth = np.where(rng.random(frame.depth.shape) < 0.003, frame.depth, np.float32(np.nan))
+    assert is_sparse(np.isfinite(depth))
     assert math.isnan(measure(replace(frame, depth=depth)).edge_margin)
 
 

@@ -6,6 +6,9 @@ depth edges is taken for every shift of a square window, all at once by the conv
 and depth belong together it has its peak at no shift; of another image it has no peak. A shift that maps the depth
 edges onto themselves, such as along a row of shelves, tells nothing and is left out. The work is done on a grid about
 `GRID_WIDTH` pixels wide.
+
+The points of a LiDAR have no edges, but along a scan line depth jumps between neighbours, at a silhouette somewhere
+between them: there the image gradient across is searched, for shifts across alone (`scan_agreement`).
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ _ALIKE = 0.55  # correlation of the depth edges with themselves, shifted, above 
 _HOLES = 2  # pixels of the grid to either side: shadows this narrow beside a near object are filled from behind
 _BLOCK = 8  # cells of the search over which gradients are local
 _MOST = 3.0  # of a gradient, relative to those around it
+_JUMP = 1.2  # ratio of the depths of two points of a scan line that makes a silhouette, ...
+_GAP = 12  # ... and how many pixels of the image they may be apart
+_CLEAR = 1.02  # best score over the best elsewhere that makes a shift worth telling
+_BAND = 2  # pixels of the image to either side of a scan line that its silhouettes are compared with
 
 
 class EdgeAgreement(NamedTuple):
@@ -76,6 +83,37 @@ def edge_agreement(image: NDArray[np.uint8], depth: Float32, step: int) -> EdgeA
         peak=float(scores.max()) / (mean + least) - 1,
         margin=near / (float(scores[far].max()) + least) if far.any() else float("nan"),
     )
+
+
+def scan_agreement(image: NDArray[np.uint8], depth: Float32, step: int) -> EdgeAgreement:
+    """Agreement of an image (h, w, 3) sRGB on the grid of `step` pixels and points of a scan (H, W), on all pixels.
+
+    Shifts down are not searched: `dy` is 0. `dx` and `dy` are NaN where another shift, 7 px or more away, is as good.
+    `peak` is NaN: how high it is depends on the scene.
+    """
+    reach, band = max(_REACH // step, 4), _BAND // step
+    rows, columns = (place // step for place in _jumps(depth))
+    rows, columns = _inside((rows, columns), (depth.shape[0] // step, depth.shape[1] // step), reach + 1)
+    if len(rows) < _MIN_POINTS:
+        return NOT_MEASURABLE
+    across = ndimage.uniform_filter1d(_gradients(image, 1)[1], 2 * band + 1, axis=0)
+    shifts = np.arange(-reach, reach + 1)
+    scores = across[rows[:, None], columns[:, None] + shifts].mean(axis=0)
+    pixels = shifts * step
+    best, apart = int(pixels[scores.argmax()]), max(_FAR, 2 * step)
+    near, far = scores[np.abs(pixels) <= max(_NEAR, step)].max(), scores[np.abs(pixels) >= apart].max() + 1e-6
+    clear = scores.max() > _CLEAR * scores[np.abs(pixels - best) >= apart].max()
+    dx, dy = (float(best), 0.0) if clear else (float("nan"), float("nan"))
+    return EdgeAgreement(dx, dy, peak=float("nan"), margin=float(near / far))
+
+
+def _jumps(depth: Float32) -> Places:
+    """Rows and columns halfway between neighbours along a row that lie at different depths."""
+    known = np.flatnonzero(np.isfinite(depth))
+    rows, columns = np.divmod(known, depth.shape[1])
+    off = np.abs(np.diff(np.log(depth.ravel()[known])))
+    at = np.flatnonzero((np.diff(rows) == 0) & (np.diff(columns) <= _GAP) & (off > np.log(_JUMP)))
+    return rows[at], (columns[at] + columns[at + 1]) // 2
 
 
 # ---------------------------------------------------------------- edges of the depth

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from metricanything.core.camera import Camera
 from metricanything.core.frame import Frame
-from metricanything.curate.edges import NOT_MEASURABLE, edge_agreement, grid_step
+from metricanything.curate.edges import edge_agreement, grid_step, scan_agreement
 
 Float32 = NDArray[np.float32]
 
@@ -77,7 +77,9 @@ def measure(frame: Frame, neighbour: Frame | None = None) -> Quality:
     grey = np.asarray(Image.fromarray(image).convert("L"))
     valid = frame.valid
     sparse = is_sparse(valid)
-    edges = NOT_MEASURABLE if sparse else edge_agreement(image, on_grid(frame.depth, step), step)
+    edges = (
+        scan_agreement(image, frame.depth, step) if sparse else edge_agreement(image, on_grid(frame.depth, step), step)
+    )
     view_depth, view_photo = (np.nan, np.nan) if neighbour is None else _two_views(frame, neighbour)
     camera = frame.camera
     return Quality(
