@@ -219,9 +219,25 @@ def test_what_was_lost_meanwhile_is_written_again(data: Path, whole: dict[str, s
     assert contents(tmp_path) == whole
 
 
+def test_a_plan_that_wrote_nothing_gives_way_to_another(data: Path, whole: dict[str, str], tmp_path: Path) -> None:
+    """As where an option was forgotten, every item was skipped for it, and the user stopped the run."""
+
+    def stop(done: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    wrong = make_plan("procedural", None, tmp_path / "out", {"count": 5, "width": 32, "height": 24}, frames_per_shard=5)
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(wrong, Watch(stop), workers=1)
+    assert (tmp_path / "out" / "plan.json").exists()
+    run_plan(plan(data, tmp_path / "out"), Watch(), workers=1)
+    assert contents(tmp_path / "out") == whole
+
+
 def test_another_plan_is_refused(data: Path, tmp_path: Path) -> None:
     def stop(done: int) -> None:
-        raise KeyboardInterrupt
+        if done > 3:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_plan(plan(data, tmp_path), Watch(stop), workers=1)
