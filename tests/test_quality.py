@@ -237,6 +237,14 @@ def test_the_hash_survives_compression_and_resizing_and_tells_scenes_apart() -> 
     assert distances[0] <= 4 and distances[1:].min() > 12
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (31, 31), (33, 20), (900, 12)])
+def test_images_smaller_than_the_hash_have_one(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    frame = replace(boxes(), image=image, depth=np.ones(size, np.float32), camera=Camera.centred(30, size[1], size[0]))
+    assert (measure(frame).hash == 0) == (size == (1, 1))  # one pixel is flat
+
+
 def test_flat_images_have_no_hash() -> None:
     assert measure(replace(boxes(), image=np.full((240, 320, 3), 80, np.uint8))).hash == 0
 
