@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 def resolve(arguments: list[str]) -> Callable[..., int]:
     """The verb for these arguments: with the fields of the recipe that comes first, where one does."""
+    name = arguments[0] if arguments else "-"
+    if name.startswith("-"):
+        return _list  # in no time: nothing heavy is needed to explain the verb
     from metricanything.training.recipes import PRETRAIN
 
-    name = arguments[0] if arguments else ""
     return _command(PRETRAIN[name]()) if name in PRETRAIN else _list
 
 

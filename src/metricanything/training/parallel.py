@@ -85,7 +85,8 @@ def spread(network: nn.Module, hardware: Hardware, world: World) -> nn.Module:
     Order matters: activation checkpoints inside, compilation of single blocks, then sharding or replication.
     """
     network.to(world.device)
-    if not any(isinstance(module, Block) for module in network.modules()):
+    sharded = world.size > 1 and hardware.parallel == "fsdp"  # which knows contiguous parameters alone
+    if not sharded and not any(isinstance(module, Block) for module in network.modules()):
         # Convolutions are faster so on CPUs and GPUs; transformers have nothing to gain.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if hardware.checkpoint_activations:
@@ -97,7 +98,7 @@ def spread(network: nn.Module, hardware: Hardware, world: World) -> nn.Module:
             network.compile()
     if world.size == 1:
         return network
-    if hardware.parallel == "fsdp":
+    if sharded:
         _shard(network, hardware, world)
         return network
     ids = [world.device.index] if world.device.type == "cuda" else None
