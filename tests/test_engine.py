@@ -125,7 +125,7 @@ def test_two_ranks_compute_the_gradient_of_one(
 
 
 def test_sharded_training_ends_in_one_file(shards: Path, whole: Callable[[int], Path], tmp_path: Path) -> None:
-    """Killed once; losses are those of one process, and so are the gathered weights, up to rounding that Adam enlarges."""
+    """Killed once; losses and gathered weights are those of one process, up to rounding that Adam enlarges."""
     codes = launch(tmp_path, [train(shards, 2, parallel="fsdp", **kill) for kill in ({"kill_step": 4}, {})])
     assert codes[-1] == [0, 0]
     losses = [[json.loads(line)["loss"] for line in curve(folder).splitlines()] for folder in (tmp_path, whole(1))]

@@ -68,34 +68,20 @@ def assemble(recipe: Recipe, folder: Path, world: World) -> Engine:
 
 
 def mixture(recipe: Recipe, shards: Sequence[Shards], stage: int) -> Mixture:
-    """The data of a stage: the recipe's weights, limited to sources of the stage's kinds."""
-    data, kinds = recipe.data, recipe.stages[stage].kinds
-    allowed = {
-        source for one in shards for source, kind in set(zip(one.sources(), one.kinds(), strict=True)) if kind in kinds
-    }
-    if not allowed:
-        raise InputError(f"no source of kind {' or '.join(kinds)} in the shards, which stage {stage + 1} needs")
-    counts = {name: n for name, n in _counts(shards).items() if name in allowed}
-    weights = {name: n**data.temperature for name, n in counts.items()}
-    if data.weights is not None:
-        weights = {name: weight for name, weight in data.weights.items() if name in allowed}
+    """The data of a stage: the recipe's weights, limited to frames of the stage's kinds."""
+    data = recipe.data
     return Mixture(
         shards,
         sizes=data.sizes,
         batch_size=recipe.batch,
         seed=recipe.seed + stage,
-        weights=weights,
+        weights=data.weights,
+        temperature=data.temperature,
         micro_batches=recipe.micro_batches,
         augmentation=data.augmentation,
+        kinds=recipe.stages[stage].kinds,
+        pairs=data.pairs,
     )
-
-
-def _counts(shards: Sequence[Shards]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for one in shards:
-        for source in one.sources():
-            counts[source] = counts.get(source, 0) + 1
-    return counts
 
 
 def task_of(recipe: Recipe) -> Task:
