@@ -63,7 +63,9 @@ def assemble(recipe: Recipe, folder: Path, world: World) -> Engine:
     engine = Engine(network, task, recipe, mixtures, folder, world)
     held_out = validation.held_out(recipe, [Shards(path) for path in recipe.data.validation])
     if held_out is not None:
-        engine.validate = partial(validation.measure, task=task, mixture=held_out, recipe=recipe, world=world)
+        engine.validate = partial(
+            validation.measure, task=task, mixture=held_out, recipe=recipe, world=world, show=engine.monitor.picture
+        )
     return engine
 
 
