@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +98,19 @@ def test_recomputing_saves_memory_and_costs_flops() -> None:
     )
     assert again.activations < 0.8 * whole.activations
     assert whole.step_flops < again.step_flops < 1.4 * whole.step_flops
+
+
+def test_memory_is_what_a_process_takes() -> None:
+    """Within 15 % of the growth of its resident memory; the allocator is told to give back what is freed."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("resident memory is read from /proc, which this system has not")
+    benchmark = Path(__file__).parents[1] / "benchmarks/bench_plan.py"
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, str(benchmark), "compact-teacher", "--batch", "4", "--measure"]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    recipe = PRETRAIN["compact-teacher"]()
+    planned = plan(dataclasses.replace(recipe, batch=4, data=dataclasses.replace(recipe.data, sizes=((192, 256),))))
+    assert int(done.stdout) == pytest.approx(planned.memory, rel=0.15)
 
 
 def test_bad_utilisation() -> None:
