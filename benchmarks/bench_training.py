@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import multiprocessing as mp
+import os
+import socket
 import statistics
 import tempfile
 import time
@@ -77,11 +80,51 @@ def engine(recipe: Recipe, shards: list[Shards]) -> Iterator[None]:
             yield
 
 
-def rate(loop: Iterator[None], images: int, steps: int) -> float:
+def _rank(rank: int, ranks: int, port: int, recipe: Recipe, folders: list[str], orders: Any) -> None:
+    """One of several processes, each with one thread: takes so many steps whenever it is told to."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    loop = engine(recipe, [Shards(folder) for folder in folders])
+    while steps := orders.recv():
+        for _ in range(steps):
+            next(loop)
+        orders.send(True)
+
+
+class Processes:
+    """The engine as torchrun starts it: one process for each core, each with its part of the same batch."""
+
+    def __init__(self, recipe: Recipe, folders: list[str], ranks: int) -> None:
+        context = mp.get_context("spawn")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        data = dataclasses.replace(recipe.data, workers=0)
+        recipe = dataclasses.replace(recipe, batch=recipe.batch // ranks, micro_batches=ranks, data=data)
+        self.orders = []
+        for rank in range(ranks):
+            here, there = context.Pipe()
+            context.Process(target=_rank, args=(rank, ranks, port, recipe, folders, there), daemon=True).start()
+            self.orders.append(here)
+
+    def steps(self, count: int) -> None:
+        """Take so many steps; with 0, end."""
+        for order in self.orders:
+            order.send(count)
+        for order in self.orders:
+            if count:
+                order.recv()
+
+
+def rate(loop: Iterator[None] | Processes, images: int, steps: int) -> float:
     """Images per second of so many steps."""
     started = time.perf_counter()
-    for _ in range(steps):
-        next(loop)
+    if isinstance(loop, Processes):
+        loop.steps(steps)
+    else:
+        for _ in range(steps):
+            next(loop)
     return images * steps / (time.perf_counter() - started)
 
 
@@ -103,13 +146,17 @@ def main() -> None:
             dataclasses.replace(recipe, data=dataclasses.replace(data, workers=0)), shards
         ),
     }
-    running = {name: make() for name, make in loops.items()}
+    running: dict[str, Iterator[None] | Processes] = {name: make() for name, make in loops.items()}
+    running["engine, two processes"] = Processes(recipe, arguments.shards, 2)
     rates: dict[str, list[float]] = {name: [] for name in running}
     for loop in running.values():
         rate(loop, recipe.batch, 3)
     for _ in range(arguments.rounds):
         for name, loop in running.items():
             rates[name].append(rate(loop, recipe.batch, arguments.steps))
+    for loop in running.values():
+        if isinstance(loop, Processes):
+            loop.steps(0)
     print(f"{torch.get_num_threads()} threads, {recipe.batch} images of {arguments.size} a step")
     print("| loop | images/s of each round | median ratio to plain |\n|---|---|---|")
     for name, values in rates.items():
