@@ -108,19 +108,17 @@ def _run(recipe: Recipe, output: Path | None, plan: bool, utilisation: float, pr
 
 def registry() -> tyro.constructors.ConstructorRegistry:
     """How the command line states a mixture of prompts: PATTERN=WEIGHT …, with dropout=P among them."""
-    from metricanything.data.prompts import PromptMixture
-
     rules = tyro.constructors.ConstructorRegistry()
 
     @rules.primitive_rule
     def prompts(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if kind.type is not PromptMixture:
+        if getattr(kind.type, "__name__", "") != "PromptMixture":  # by name: the class would bring torch
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs="*",
             metavar="PATTERN=WEIGHT",
             instance_from_str=_read_prompts,
-            is_instance=lambda value: isinstance(value, PromptMixture),
+            is_instance=lambda value: type(value) is kind.type,
             str_from_instance=lambda value: [f"{type(pattern).__name__}={w:g}" for w, pattern in value.patterns],
         )
 
