@@ -67,6 +67,9 @@ def test_from_shards_to_a_model(shards: Path, tmp_path: Path, capsys: pytest.Cap
     assert np.isfinite(
         ma.load(tmp_path / "run/model.safetensors").predict(frame.image, camera=frame.camera).depth
     ).any()
+    summary = json.loads((tmp_path / "run/run.json").read_text())
+    assert summary["pairs"] == record["pairs"] == 3
+    assert summary["metrics"] == rows[-1]["validation"]
     # Done already: the same command has nothing to do.
     assert call(*small(*options, *prompts, "-o", tmp_path / "run")) == 0
 

@@ -96,6 +96,11 @@ class Mixture:
         self.shares: dict[str, float] = dict(zip(self.sources, (share / share.sum()).tolist(), strict=True))
         self._interleaving = Interleaving(share.tolist(), seed)
 
+    @property
+    def pairs(self) -> int:
+        """How many frames there are to draw, of sources with a share."""
+        return int(self._size[np.array(list(self.shares.values())) > 0].sum())
+
     def samples(self, number: int) -> Samples:
         """The frames of micro-batch `number`, without reading any."""
         return self._frames(*self._interleaving.draw(self._draws(number)))

@@ -58,6 +58,11 @@ class Monitor:
         rows = map(json.loads, self._lines())
         return [(row["step"], row["loss"]) for row in rows if row.get("loss") is not None]
 
+    def last_validation(self) -> dict[str, float]:
+        """The errors measured last; empty where nothing was measured."""
+        rows = [row["validation"] for row in map(json.loads, self._lines()) if "validation" in row]
+        return rows[-1] if rows else {}
+
     def step(self, number: int, loss: float, terms: dict[str, float], norm: float, usable: bool) -> None:
         """Record one step; steps without effect have no loss."""
         if not self.world.first:

@@ -50,6 +50,8 @@ def run(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Train
         engine = assemble(recipe, folder, world)
         curve = engine.run(progress)
         export(engine, folder / MODEL)
+        if world.first:
+            write_json(folder / "run.json", summary(engine))
     return Trained(folder / MODEL, curve)
 
 
@@ -153,9 +155,22 @@ def record(recipe: Recipe, mixtures: Sequence[Mixture]) -> dict[str, Any]:
         "input_side": recipe.input_side,
         "steps": recipe.steps,
         "images": recipe.images,
+        "pairs": max(one.pairs for one in mixtures),
         "seed": recipe.seed,
         "data": sorted({source for one in mixtures for source, share in one.shares.items() if share > 0}),
         "recipe": plain,
+    }
+
+
+def summary(engine: Engine) -> dict[str, Any]:
+    """What `metricanything scaling` wants to know of a run: pairs, parameters, errors on the validation shards."""
+    return {
+        "name": engine.recipe.model,
+        "pairs": max(one.pairs for one in engine.mixtures),
+        "images": engine.recipe.images,
+        "parameters": sum(p.numel() for p in engine.network.parameters()),
+        "seed": engine.recipe.seed,
+        "metrics": engine.monitor.last_validation(),
     }
 
 
