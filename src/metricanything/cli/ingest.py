@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from metricanything.sources import Option, Reader
 
 #: What the text of an option can state.
-_TEXT_TYPES = (float, int, bool, str, type(None))
+_TEXT_TYPES = (float, int, bool, str, Path, type(None))
 
 
 def ingest(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from metricanything.core.errors import InputError
+from metricanything.core.memory import keep_memory
 from metricanything.data.batches import Batch
 from metricanything.data.mixture import Mixture
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
-_KEPT = 2**30  # bytes
 
 Prepare = Callable[[Batch, int], Batch]
 """What a worker does to micro-batch q before it hands it over, such as drawing prompts; a function of both alone."""
@@ -79,17 +75,6 @@ def _by_workers(task: _Task, numbers: Sequence[int], workers: int, pin_memory: b
         worker_init_fn=keep_memory,
     )
     return iter(loader)
-
-
-def keep_memory(worker: int = 0) -> None:
-    """Let glibc keep what this process frees for the next batch instead of returning it to the system.
-
-    A quarter of the time to a batch is the faults of fresh pages otherwise. Nothing happens with other C libraries.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_TRIM_THRESHOLD, _KEPT)
-        libc.mallopt(_MMAP_THRESHOLD, _KEPT)
 
 
 def _by_thread(task: _Task, numbers: Sequence[int], pin_memory: bool) -> Iterator[Batch]:
