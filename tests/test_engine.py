@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ranks import TINY
 
 from metricanything.core.frame import Frame
 from metricanything.models.checkpoint import load_model
@@ -95,6 +98,25 @@ def test_killed_training_goes_on_bit_by_bit(
     for name, value in weights(whole(ranks)).items():
         assert torch.equal(weights(tmp_path)[name], value), name
     assert not list((tmp_path / "checkpoints").glob(".step-*"))
+
+
+def test_asked_to_end_it_writes_a_checkpoint(shards: Path, tmp_path: Path) -> None:
+    """SIGTERM to the whole job, as schedulers send it, with a process that makes batches."""
+    arguments = ["--data.shards", shards, "--steps", 10_000, "--batch", 2, "--data.sizes", 32, 64, "--config", TINY]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "metricanything", "pretrain", "compact-teacher", "-o", tmp_path, *map(str, arguments)],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "curve.jsonl").exists() or len(curve(tmp_path).splitlines()) < 3:
+        assert time.monotonic() < deadline, "no step in two minutes"
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    assert "the same command goes on where it was" in said
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert checkpoint.name == f"step-{len(curve(tmp_path).splitlines()):08d}"
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
