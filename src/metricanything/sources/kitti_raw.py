@@ -23,7 +23,7 @@ from metricanything.core.codecs import read_image
 from metricanything.core.codecs.reading import reading
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
-from metricanything.core.geometry import scatter_min, visible_points
+from metricanything.sources.clouds import read_columns
 from metricanything.sources.common import (
     IMAGE_SUFFIXES,
     Items,
@@ -31,6 +31,7 @@ from metricanything.sources.common import (
     require_file,
     require_size,
 )
+from metricanything.sources.lidar import project_cloud
 
 
 @dataclass(frozen=True)
@@ -66,28 +67,24 @@ def _load(calibrations: dict[Path, Calibration], image_path: Path) -> Frame:
     image = read_image(image_path)
     require_size(image_path, image, calibration.camera.width, calibration.camera.height, "S_rect in the calibration")
     points = read_sweep(drive / "velodyne_points" / "data" / f"{image_path.stem}.bin")
+    depth, notes = project_cloud(points[:, :3], calibration.cam_from_velo, calibration.camera)
     record = read_dataset_record(drive, day)
     return Frame(
         name=f"{drive.name}/{image_path.parents[1].name}/{image_path.stem}",
         image=image,
-        depth=project(points[:, :3], calibration),
+        depth=depth,
         camera=calibration.camera,
         kind="captured",
         sensor="lidar",
         source=str(record.get("source", "KITTI raw")),
         licence=str(record.get("licence", "CC BY-NC-SA 3.0")),
+        notes=notes,
     )
 
 
 def project(xyz: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:
     """z-depth (H, W) metres of LiDAR points (N, 3) seen by the camera; the nearest wins, NaN where none falls."""
-    transform, camera = calibration.cam_from_velo, calibration.camera
-    points = xyz.astype(np.float64) @ transform[:3, :3].T + transform[:3, 3]
-    uv = camera.project(points)
-    keep = np.isfinite(uv).all(axis=1)
-    uv, depth = uv[keep], points[keep, 2]
-    visible = visible_points(uv, depth, camera.height, camera.width)
-    return scatter_min(uv[visible], depth[visible], camera.height, camera.width)
+    return project_cloud(xyz, calibration.cam_from_velo, calibration.camera)[0]
 
 
 # ---------------------------------------------------------------- files
@@ -95,10 +92,7 @@ def project(xyz: NDArray[np.float32], calibration: Calibration) -> NDArray[np.fl
 
 def read_sweep(path: Path) -> NDArray[np.float32]:
     """Points (N, 4) float32 of a Velodyne .bin: x, y, z in metres in the LiDAR frame, and reflectance."""
-    data = require_file(path, "this image has no LiDAR sweep; leave it out").read_bytes()
-    if len(data) == 0 or len(data) % 16:
-        raise InputError(f"{path}: {len(data)} bytes are not whole points of 16 bytes; fetch the file again")
-    return np.frombuffer(data, dtype="<f4").reshape(-1, 4)
+    return read_columns(require_file(path, "this image has no LiDAR sweep; leave it out"), 4)
 
 
 def read_calibration(day: Path, camera: str) -> Calibration:
