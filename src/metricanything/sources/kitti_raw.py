@@ -98,12 +98,12 @@ def read_sweep(path: Path) -> NDArray[np.float32]:
 def read_calibration(day: Path, camera: str) -> Calibration:
     """Calibration of camera "02" or "03" from the two text files in a recording day's folder."""
     cam_file, velo_file = day / "calib_cam_to_cam.txt", day / "calib_velo_to_cam.txt"
-    cam, velo = _read_matrices(cam_file), _read_matrices(velo_file)
-    p = _matrix(cam, f"P_rect_{camera}", (3, 4), cam_file)
-    size = _matrix(cam, f"S_rect_{camera}", (2,), cam_file)
+    cam, velo = read_matrices(cam_file), read_matrices(velo_file)
+    p = shaped(cam, f"P_rect_{camera}", (3, 4), cam_file)
+    size = shaped(cam, f"S_rect_{camera}", (2,), cam_file)
     rectify, tr = np.eye(4), np.eye(4)
-    rectify[:3, :3] = _matrix(cam, "R_rect_00", (3, 3), cam_file)
-    tr[:3, :3], tr[:3, 3] = _matrix(velo, "R", (3, 3), velo_file), _matrix(velo, "T", (3,), velo_file)
+    rectify[:3, :3] = shaped(cam, "R_rect_00", (3, 3), cam_file)
+    tr[:3, :3], tr[:3, 3] = shaped(velo, "R", (3, 3), velo_file), shaped(velo, "T", (3,), velo_file)
     k = p[:, :3]
     if abs(np.linalg.det(k)) < 1e-9 or abs(k[0, 1]) > 1e-6 * k[0, 0]:
         raise InputError(f"{cam_file}: P_rect_{camera} is not a pinhole camera matrix; fetch the file again")
@@ -114,7 +114,7 @@ def read_calibration(day: Path, camera: str) -> Calibration:
     return Calibration(pinhole, baseline @ rectify @ tr)
 
 
-def _read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:
+def read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:
     """Lines `NAME: numbers`; lines without numbers (the time stamp) are left out."""
     require_file(path, "copy the calibration files of this date beside its drives")
     with reading(path, "UTF-8 text file"):
@@ -129,9 +129,10 @@ def _read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:
     return values
 
 
-def _matrix(
+def shaped(
     values: dict[str, NDArray[np.float64]], name: str, shape: tuple[int, ...], path: Path
 ) -> NDArray[np.float64]:
+    """The numbers of one line as an array of `shape`; InputError when they are not there or not as many."""
     matrix = values.get(name)
     if matrix is None or matrix.size != np.prod(shape) or not np.isfinite(matrix).all():
         raise InputError(f"{path}: no line {name} with {np.prod(shape)} numbers; fetch the file again")
