@@ -35,7 +35,14 @@ class Fixture:
 
 
 #: Modules of optional extras that readers need.
-NEEDS = {"colmap": "pycolmap", "opencalib": "pypcd4", "stray_scanner": "av"}
+NEEDS = {
+    "colmap": "pycolmap",
+    "colmap_dense": "pycolmap",
+    "opencalib": "pypcd4",
+    "stray_scanner": "av",
+    "nyu": "h5py",
+    "hypersim": "h5py",
+}
 
 
 def require(kind: str) -> None:

@@ -126,7 +126,7 @@ def radar_row(x: float, y: float, *, dyn: int = 0, ambig: int = 3, invalid: int 
 
 
 def build_nuscenes(root: Path) -> None:
-    """One scene of three samples with a front camera, the LiDAR and the front radar; sample 0's LiDAR has a sweep more."""
+    """One scene of three samples with a front camera, LiDAR and front radar; sample 0's LiDAR has a sweep more."""
     tables: dict[str, list[dict[str, Any]]] = {
         "scene": [{"token": "s", "name": "scene-0061", "first_sample_token": "k0", "last_sample_token": "k2"}],
         "sample": [{"token": f"k{n}", "scene_token": "s", "timestamp": 1000 * n} for n in range(FRAMES)],

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from metricanything.core.camera import Camera
-from metricanything.core.geometry import scatter_min, visible_points
+from metricanything.core.geometry import depth_to_points, scatter_min, visible_points
 
 
 def project_cloud(
@@ -43,7 +43,24 @@ def rigid(rotation: NDArray[np.float64] | Rotation, translation: Any) -> NDArray
     return matrix
 
 
+def inverse(transform: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse (4, 4) of a transform (4, 4)."""
+    return np.asarray(np.linalg.inv(transform), dtype=np.float64)
+
+
 def rigid_wxyz(quaternion: Any, translation: Any) -> NDArray[np.float64]:
     """The transform (4, 4) of a quaternion (w, x, y, z) and a translation (3,)."""
     w, x, y, z = quaternion
     return rigid(Rotation.from_quat([x, y, z, w]), translation)
+
+
+def register_depth(
+    depth: NDArray[np.float32], depth_camera: Camera, cam_from_depth: NDArray[np.float64], camera: Camera
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Depth (h, w) of one camera as z-depth (H, W) of another, and notes as `project_cloud`.
+
+    Every known pixel is a point; it is placed at the pixel that holds its image and never interpolated, so a colour
+    image of more pixels gets gaps.
+    """
+    points = depth_to_points(depth, depth_camera)[np.isfinite(depth)]
+    return project_cloud(points, cam_from_depth, camera)
