@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,9 +73,15 @@ def _by_workers(task: _Task, numbers: Sequence[int], workers: int, pin_memory: b
         num_workers=workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),
-        worker_init_fn=keep_memory,
+        worker_init_fn=_begin_worker,
     )
     return iter(loader)
+
+
+def _begin_worker(worker: int) -> None:
+    keep_memory()
+    # Schedulers send SIGTERM to every process of a job; the training process writes a checkpoint then, and ends us.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _by_thread(task: _Task, numbers: Sequence[int], pin_memory: bool) -> Iterator[Batch]:
