@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[colmap,keypoints,train,ray,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[colmap,readers,keypoints,train,ray,dev]"
 	touch $(READY)
 
 clean:

@@ -24,19 +24,30 @@ FRAMES = 3
 class Fixture:
     """How to make a data set of `FRAMES` frames of 40x30 pixels, and where its images and depths are.
 
-    build(root) writes it. images(root) are its image files in the order of the frames. bad_depth(root) spoils the depth
-    of the second frame in shape or size; None for generators, which read nothing.
+    build(root) writes it. images(root) are its image files in the order of the frames; None where all frames share one
+    file. bad_depth(root) spoils the depth of the second frame in shape or size; None where no file is its own.
     """
 
     build: Callable[[Path], None]
-    images: Callable[[Path], list[Path]]
+    images: Callable[[Path], list[Path]] | None
     bad_depth: Callable[[Path], None] | None
     options: dict[str, Any] = field(default_factory=dict)
 
 
+#: Modules of optional extras that readers need.
+NEEDS = {
+    "colmap": "pycolmap",
+    "colmap_dense": "pycolmap",
+    "opencalib": "pypcd4",
+    "stray_scanner": "av",
+    "nyu": "h5py",
+    "hypersim": "h5py",
+}
+
+
 def require(kind: str) -> None:
-    if kind == "colmap":
-        pytest.importorskip("pycolmap", reason="the extra 'colmap' is not installed")
+    if kind in NEEDS:
+        pytest.importorskip(NEEDS[kind], reason=f"{NEEDS[kind]} of an optional extra is not installed")
 
 
 def noise_image(path: Path, seed: int, width: int = WIDTH, height: int = HEIGHT) -> None:
@@ -206,7 +217,5 @@ FIXTURES: dict[str, Fixture] = {
     "colmap": Fixture(
         build_colmap, _numbered("images/{}.png"), lambda root: noise_image(root / "images/1.png", 1, WIDTH // 2)
     ),
-    "procedural": Fixture(
-        lambda root: None, lambda root: [], None, {"count": FRAMES, "width": WIDTH, "height": HEIGHT}
-    ),
+    "procedural": Fixture(lambda root: None, None, None, {"count": FRAMES, "width": WIDTH, "height": HEIGHT}),
 }

@@ -433,6 +433,39 @@ def test_ingest_lists_the_options_of_every_format(capsys: pytest.CaptureFixture[
     assert "--option depth_scale=…  a number; by default not set" in texts["folder"]
 
 
+def test_ingest_preview_and_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    data = tmp_path / "data"
+    source_fixtures.build_folder(data)
+    picture = tmp_path / "first.png"
+    assert run("ingest", "folder", data, "--preview", picture) == 0
+    assert "first.png: 3 of 3 frames" in capsys.readouterr().out
+    with Image.open(picture) as sheet:
+        assert sheet.size == (1200, 3 * (18 + 300))  # three pictures of 400x300 and a line of text for each frame
+        label, image = sheet.crop((0, 0, 1200, 18)), sheet.crop((0, 18, 400, 318)).convert("L")
+        assert label.convert("L").getextrema()[0] < 50 and image.getextrema()[0] < 100
+    assert run("ingest", "folder", data, "--limit", "2", "-o", tmp_path / "two", "--preview", picture) == 0
+    assert len(Shards(tmp_path / "two")) == 2
+    (data / "images/001.png").write_bytes(b"")
+    capsys.readouterr()
+    assert run("ingest", "folder", data, "--preview", picture) == 2
+    assert "001.png" in capsys.readouterr().err
+    for n in (0, 2):
+        (data / f"images/00{n}.png").unlink()
+    assert run("ingest", "folder", data, "--preview", tmp_path / "none.png") == 2
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_ingest_says_what_a_folder_looks_like(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source_fixtures.build_tum(tmp_path / "data")
+    for kind in ("kitti_object", "nonsense"):
+        assert run("ingest", kind, tmp_path / "data", "-o", tmp_path / "out") == 2
+        assert "the folder looks like tum" in capsys.readouterr().err
+    assert run("ingest", "--list") == 0
+    assert "kitti_object" in capsys.readouterr().out
+
+
 def test_ingest_options_reach_the_reader(tmp_path: Path) -> None:
     size = ("--option", "width=32", "--option", "height=24")
     assert run("ingest", "procedural", "-o", tmp_path / "a", "--option", "count=2", "--option", "seed=3", *size) == 0

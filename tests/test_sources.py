@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from source_fixtures import FIXTURES, FRAMES, HEIGHT, WIDTH, require
+from source_fixtures import FRAMES, HEIGHT, WIDTH, require
+from source_fixtures_all import FIXTURES
 
 from metricanything import samples, sources
 from metricanything.core.camera import Camera
@@ -22,6 +24,13 @@ needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the shared development data is not beside the repository"
 )
 FROM_FILES = [name for name, reader in sources.READERS.items() if reader.needs_path]
+OWN_IMAGES = [name for name, fixture in FIXTURES.items() if fixture.images is not None]
+OWN_FILES = [
+    (name, damage)
+    for name, fixture in FIXTURES.items()
+    for damage, there in (("image", fixture.images), ("depth", fixture.bad_depth))
+    if there is not None
+]
 
 
 @pytest.fixture
@@ -72,12 +81,14 @@ def test_frames_of_every_reader(made: tuple[str, Path]) -> None:
         assert (frame.scale == "metric") == sources.READERS[kind].metric
 
 
-@pytest.mark.parametrize("made", FROM_FILES, indirect=True)
+@pytest.mark.parametrize("made", OWN_IMAGES, indirect=True)
 def test_frames_are_loaded_one_by_one(made: tuple[str, Path]) -> None:
     kind, root = made
     frames = sources.read(kind, root, **FIXTURES[kind].options)
     next(frames)
-    for image in FIXTURES[kind].images(root):
+    images = FIXTURES[kind].images
+    assert images is not None
+    for image in images(root):
         image.unlink()
     with pytest.raises(InputError):
         next(frames)
@@ -88,13 +99,13 @@ def test_generator_streams() -> None:
     assert frame.width == WIDTH
 
 
-@pytest.mark.parametrize("made", FROM_FILES, indirect=True)
-@pytest.mark.parametrize("damage", ["image", "depth"])
+@pytest.mark.parametrize(("made", "damage"), OWN_FILES, indirect=["made"])
 def test_bad_item_is_reported_and_skipped(made: tuple[str, Path], damage: str) -> None:
     kind, root = made
     fixture = FIXTURES[kind]
     names = [f.name for f in read_all(kind, root)]
     if damage == "image":
+        assert fixture.images is not None
         image = fixture.images(root)[1]
         image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
     else:
@@ -102,17 +113,41 @@ def test_bad_item_is_reported_and_skipped(made: tuple[str, Path], damage: str) -
         fixture.bad_depth(root)
     problems: list[str] = []
     assert [f.name for f in read_all(kind, root, on_error=problems.append)] == [names[0], names[2]]
-    assert len(problems) == 1 and "\n" not in problems[0] and "1." in problems[0]  # names the file
+    assert len(problems) == 1 and "\n" not in problems[0]
+    assert re.search(r"1(_[a-z_]+)?\.", problems[0])  # names the file
     with pytest.raises(InputError) as error:
         read_all(kind, root)
     assert str(error.value) == problems[0]
 
 
+@pytest.mark.parametrize("made", FROM_FILES, indirect=True)
+def test_every_format_is_recognised(made: tuple[str, Path]) -> None:
+    """And another reader says so, where it finds nothing."""
+    kind, root = made
+    assert kind in sources.resembles(root)
+    assert len(sources.resembles(root)) <= 2
+    with pytest.raises(InputError, match=rf"is unknown.*looks like .*{kind}"):
+        sources.read("nope", root)
+    with pytest.raises(InputError, match=rf"looks like .*{kind}"):
+        sources.read("tum" if kind != "tum" else "kitti_object", root)
+
+
+@pytest.mark.parametrize("made", FROM_FILES, indirect=True)
+def test_limit_and_undistort_are_for_every_reader(made: tuple[str, Path]) -> None:
+    kind, root = made
+    frames = read_all(kind, root, limit=2, undistort=True)
+    assert len(frames) == 2
+    assert all(f.camera.model == "pinhole" and f.valid.any() for f in frames)
+    with pytest.raises(InputError, match="limit must be at least 1"):
+        read_all(kind, root, limit=0)
+
+
 @pytest.mark.parametrize("kind", FROM_FILES)
 def test_empty_missing_and_unknown(kind: str, tmp_path: Path) -> None:
     require(kind)
-    with pytest.raises(InputError, match=r"expected|no such file"):
+    with pytest.raises(InputError, match=r"expected|no such file") as error:
         sources.read(kind, tmp_path)
+    assert "looks like" not in str(error.value)
     with pytest.raises(InputError, match="no such folder"):
         sources.read(kind, tmp_path / "absent")
     with pytest.raises(InputError, match="give a path"):

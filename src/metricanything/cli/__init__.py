@@ -53,7 +53,8 @@ def _run(arguments: list[str]) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        again = "goes on where it was" if verb in ("quickstart", "pretrain", "distill", "evaluate") else "starts again"
+        resumable = ("quickstart", "pretrain", "distill", "evaluate", "ingest")
+        again = "goes on where it was" if verb in resumable else "starts again"
         return _fail(f"interrupted; the same command {again}", 130)
     except BrokenPipeError:
         return 0

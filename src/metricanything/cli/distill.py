@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from metricanything.cli.recipes import listing, registry
+from metricanything.cli.recipes import registry, resolved
 from metricanything.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,11 +28,7 @@ _LIST = (
 
 def resolve(arguments: list[str]) -> Callable[..., int]:
     """The verb for these arguments: with the fields of the recipe that comes first, where one does."""
-    name = arguments[0] if arguments else "-"
-    if name.startswith("-"):
-        return listing(_recipes, _LIST)  # in no time: nothing heavy is needed to explain the verb
-    recipes = _recipes()
-    return _command(recipes[name]()) if name in recipes else listing(_recipes, _LIST)
+    return resolved(arguments, _recipes, _command, _LIST)
 
 
 def _recipes() -> dict[str, Callable[[], Distillation]]:
@@ -39,8 +37,9 @@ def _recipes() -> dict[str, Callable[[], Distillation]]:
     return DISTILL
 
 
-def _command(default: Distillation) -> Callable[..., int]:
-    """The verb with the recipe's fields as options."""
+def _command(function: Callable[[], Distillation]) -> Callable[..., int]:
+    """The verb with the recipe's fields as options, explained by the recipe's own words."""
+    default = function()
 
     def command(
         name: tyro.conf.Positional[str],
@@ -64,6 +63,7 @@ def _command(default: Distillation) -> Callable[..., int]:
         """
         return _run(replace(default, student=recipe, labels=labels, real=real), output, plan, utilisation)
 
+    command.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(command)}"
     # The types are imported late, so that their names mean nothing to whoever reads the annotations.
     command.__annotations__["recipe"] = Annotated[type(default.student), tyro.conf.arg(name="")]
     command.__annotations__["labels"] = type(default.labels)
@@ -84,6 +84,9 @@ def _run(distillation: Distillation, output: Path | None, plan: bool, utilisatio
     from metricanything.training.distill import open_shards, run
 
     student = distillation.student
+    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+        run(distillation, output)
+        return 0
     with progress_bar() as bar:
         frames = sum(len(shards.kept) for shards in open_shards(distillation))
         labelling = bar.add_task("label frames", total=frames, unit="frame", detail="")

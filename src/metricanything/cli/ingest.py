@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from metricanything.sources import Option, Reader
 
 #: What the text of an option can state.
-_TEXT_TYPES = (float, int, bool, str, type(None))
+_TEXT_TYPES = (float, int, bool, str, Path, type(None))
+_PREVIEWED = 8  # frames on a contact sheet
 
 
 def ingest(
@@ -31,6 +32,9 @@ def ingest(
     frames_per_shard: int = 256,
     image: Literal["jpg", "png"] = "jpg",
     depth: Literal["png", "exr"] = "png",
+    preview: Path | None = None,
+    limit: int | None = None,
+    list_formats: Annotated[bool, tyro.conf.arg(name="list")] = False,
 ) -> int:
     """Read the raw data at a path and write it as shards; without arguments, list the formats with their options.
 
@@ -48,6 +52,10 @@ def ingest(
         frames_per_shard: Items of the data in each tar file.
         image: How images are stored: jpg (quality 95) or png (exact).
         depth: How depth is stored: png (16-bit, logarithmic) or exr (exact).
+        preview: A picture to write first: some frames with image, depth, and depth over the image, to see whether
+            calibration and scale are right. Without --output it is all that is done.
+        limit: Read only the first so many items.
+        list_formats: List the formats with their options.
     """
     from metricanything.cli.console import console, progress_bar
     from metricanything.curate.codec import Encoding
@@ -56,15 +64,22 @@ def ingest(
     from metricanything.curate.rules import decide
     from metricanything.curate.running import run_plan
     from metricanything.curate.writing import Curation
-    from metricanything.sources import READERS
+    from metricanything.sources import READERS, open_items
 
-    if not kind:
+    if list_formats or not kind:
         _list_formats()
         return 0
-    known = _options(READERS[kind]) if kind in READERS else {}  # `make_plan` says what is wrong with the kind
+    known = _options(READERS[kind]) if kind in READERS else {}
     options = dict(_parse(text, known) for text in option)
+    if limit is not None:
+        options["limit"] = limit
+    if kind not in READERS:
+        open_items(kind, path)  # says so, and what the folder looks like
+    skipped = _write_preview(kind, path, preview, options) if preview is not None else 0
+    if output is None and preview is not None:
+        return 2 if skipped else 0
     if output is None:
-        raise InputError("no --output folder given; add -o SHARDS")
+        raise InputError("no --output folder given; add -o SHARDS (or --preview OUT.png for a first look)")
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file, not a folder; give another --output")
     if workers is not None and ray is not None:
@@ -80,9 +95,39 @@ def ingest(
     )
     with progress_bar() as progress:
         summary = run_plan(plan, _Display(progress, f"ingest {kind}", plan.items), workers=workers, ray=ray)
-    text = f"{summary.frames} frames written to {output}, {len(summary.skipped)} skipped"
+    aside = summary.frames - summary.kept
+    text = f"{summary.frames} frames written to {output}, {aside} of them put aside by the rules"
+    text += f" (`metricanything inspect {output} -o report.html` shows why)" if aside else ""
+    text += f"; {len(summary.skipped)} items skipped" if summary.skipped else ""
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     return 2 if summary.skipped else 0
+
+
+def _write_preview(kind: str, path: Path | None, picture: Path, options: dict[str, Any]) -> int:
+    """Write a contact sheet of frames spread over the data; how many of them could not be read."""
+    from rich.markup import escape
+
+    from metricanything.cli.console import console, errors
+    from metricanything.core.codecs import write_image
+    from metricanything.core.frame import Frame
+    from metricanything.sources import open_items
+    from metricanything.sources.preview import contact_sheet
+
+    items = open_items(kind, path, **options)
+    count = min(len(items), _PREVIEWED)
+    frames: list[Frame] = []
+    problems: list[str] = []
+    for n in range(count):
+        number = n * len(items) // count
+        frames += [frame for _, frame in items.read(range(number, number + 1), problems.append)]
+    for problem in problems:
+        errors.print(f"[red]skipped[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    if not frames:
+        raise InputError(f"{path}: none of {count} frames could be read; {problems[0]}")
+    write_image(picture, contact_sheet(frames))
+    text = f"{picture}: {len(frames)} of {len(items)} frames"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    return len(problems)
 
 
 class _Display:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from metricanything.cli.recipes import listing, registry
+from metricanything.cli.recipes import registry, resolved
 from metricanything.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,11 +22,7 @@ _LIST = "Pretrain a teacher; without a recipe, list them. `metricanything pretra
 
 def resolve(arguments: list[str]) -> Callable[..., int]:
     """The verb for these arguments: with the fields of the recipe that comes first, where one does."""
-    name = arguments[0] if arguments else "-"
-    if name.startswith("-"):
-        return listing(_recipes, _LIST)  # in no time: nothing heavy is needed to explain the verb
-    recipes = _recipes()
-    return _command(recipes[name]()) if name in recipes else listing(_recipes, _LIST)
+    return resolved(arguments, _recipes, _command, _LIST)
 
 
 def _recipes() -> dict[str, Callable[[], Recipe]]:
@@ -33,8 +31,9 @@ def _recipes() -> dict[str, Callable[[], Recipe]]:
     return PRETRAIN
 
 
-def _command(default: Recipe) -> Callable[..., int]:
-    """The verb with the recipe's fields as options."""
+def _command(function: Callable[[], Recipe]) -> Callable[..., int]:
+    """The verb with the recipe's fields as options, explained by the recipe's own words."""
+    default = function()
 
     def command(
         name: tyro.conf.Positional[str],
@@ -56,6 +55,7 @@ def _command(default: Recipe) -> Callable[..., int]:
         """
         return _run(recipe, output, plan, utilisation, profile)
 
+    command.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(command)}"
     # The type is imported late, so that its name means nothing to whoever reads the annotation.
     command.__annotations__["recipe"] = Annotated[type(default), tyro.conf.arg(name="")]
     return command
@@ -65,6 +65,7 @@ def _run(recipe: Recipe, output: Path | None, plan: bool, utilisation: float, pr
     from metricanything.cli.console import console, one_line_warnings, progress_bar
 
     one_line_warnings()
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
     if plan:
         from metricanything.training.plan import plan as make_plan
 
@@ -73,12 +74,17 @@ def _run(recipe: Recipe, output: Path | None, plan: bool, utilisation: float, pr
     if profile:
         from metricanything.training.profile import profile as measure
 
-        console.print(measure(recipe, profile), highlight=False, soft_wrap=True)
+        table = measure(recipe, profile)
+        if first:
+            console.print(table, highlight=False, soft_wrap=True)
         return 0
     if output is None:
         raise InputError("no --output folder given; add -o RUN")
     from metricanything.training.pretrain import run
 
+    if not first:
+        run(recipe, output)
+        return 0
     with progress_bar() as bar:
         task = bar.add_task(f"pretrain {recipe.model}", total=recipe.steps, unit="step", detail="")
         trained = run(

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 
 from metricanything.core.errors import InputError
 
+if TYPE_CHECKING:
+    from metricanything.data.prompts import PromptMixture
 
-def listing(load: Callable[[], Mapping[str, Callable[[], Any]]], sentence: str) -> Callable[..., int]:
-    """The verb without a known recipe: prints all with their descriptions; InputError for an unknown name.
 
-    `load` imports the recipes, which takes its time.
+T = TypeVar("T")
+
+
+def resolved(
+    arguments: list[str],
+    load: Callable[[], Mapping[str, Callable[[], T]]],
+    command: Callable[[Callable[[], T]], Callable[..., int]],
+    sentence: str,
+) -> Callable[..., int]:
+    """The verb: `command` of the recipe that the arguments begin with, or else a list of all.
+
+    `load` imports the recipes, which takes its time; the verb is explained without it, by `sentence`.
     """
+    name = arguments[0] if arguments else "-"
+    if not name.startswith("-") and name in (recipes := load()):
+        return command(recipes[name])
 
-    def command(recipe: tyro.conf.Positional[str] = "") -> int:
+    def listing(recipe: tyro.conf.Positional[str] = "") -> int:
         from metricanything.cli.console import console
 
         recipes = load()
@@ -26,32 +40,30 @@ def listing(load: Callable[[], Mapping[str, Callable[[], Any]]], sentence: str) 
             console.print(f"[bold]{name}[/]  {(function.__doc__ or '').strip()}\n", highlight=False, soft_wrap=True)
         return 0
 
-    command.__doc__ = f"{sentence}\n\nArgs:\n    recipe: Name of a recipe."
-    return command
+    listing.__doc__ = f"{sentence}\n\nArgs:\n    recipe: Name of a recipe."
+    return listing
 
 
 def registry() -> tyro.constructors.ConstructorRegistry:
     """How the command line states a mixture of prompts: PATTERN=WEIGHT …, with dropout=P among them."""
-    from metricanything.data.prompts import PromptMixture
-
     rules = tyro.constructors.ConstructorRegistry()
 
     @rules.primitive_rule
     def prompts(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if kind.type is not PromptMixture:
+        if getattr(kind.type, "__name__", "") != "PromptMixture":  # by name: the class would bring torch
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs="*",
             metavar="PATTERN=WEIGHT",
             instance_from_str=_read_prompts,
-            is_instance=lambda value: isinstance(value, PromptMixture),
+            is_instance=lambda value: type(value) is kind.type,
             str_from_instance=lambda value: [f"{type(pattern).__name__}={w:g}" for w, pattern in value.patterns],
         )
 
     return rules
 
 
-def _read_prompts(words: list[str]) -> Any:
+def _read_prompts(words: list[str]) -> PromptMixture:
     from metricanything.data.prompts import PromptMixture
 
     values: dict[str, float] = {}

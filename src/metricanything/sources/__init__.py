@@ -2,122 +2,26 @@
 
 A reader is a function `items(path, **options) -> Items`: it lists what there is when called and loads each frame only
 when asked for it, in any order. Its options are checked against their annotations, which also tell the
-command line what `--option NAME=…` takes. To add one, write the file and register it in `READERS`; the tests in
-tests/test_sources.py then ask for a fixture. Nothing heavy is imported before a reader is used.
+command line what `--option NAME=…` takes. To add one, write the file and register it in `sources/formats.py`; the
+tests in tests/test_sources.py then ask for a fixture. Nothing heavy is imported before a reader is used.
 """
 
 from __future__ import annotations
 
-import inspect
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import import_module
-from numbers import Integral, Real
+from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
-from metricanything.sources.common import Items, OnError
+from metricanything.sources.common import Changed, Items, OnError
+from metricanything.sources.formats import ALL
+from metricanything.sources.reader import SHARED, Option, Reader
 
-__all__ = ["READERS", "Items", "OnError", "Option", "Reader", "open_items", "read"]
+__all__ = ["READERS", "Items", "OnError", "Option", "Reader", "open_items", "read", "resembles"]
 
-#: What a value must be an instance of, where that is more than the annotated type (numpy's numbers, paths as text).
-_ACCEPTED: dict[type, type | tuple[type, ...]] = {float: Real, int: Integral, str: (str, os.PathLike)}
-_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a reader as its signature states it: `name`, the `types` of its values and its `default`."""
-
-    name: str
-    types: tuple[type, ...]
-    default: Any
-
-    def takes(self, value: Any) -> bool:
-        """Whether `value` is of one of the types."""
-        for narrow in (bool, str):  # a bool is an int and a str a Sequence as well, and neither is meant
-            if isinstance(value, narrow):
-                return narrow in self.types
-        return any(isinstance(value, _ACCEPTED.get(t, t)) for t in self.types)
-
-    def wants(self) -> str:
-        """The types in words, such as "a Camera or text"; None, for an option that may stay unset, goes unsaid."""
-        return " or ".join(_WORDS.get(t, f"a {t.__name__}") for t in self.types if t is not type(None))
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One raw format: its `name` on the command line, what it is, where it is specified and under which terms.
-
-    `url` is the format's documentation (a module of this package for its own formats).
-    `metric` says whether its depth is in metres without being told; `needs_path` is False for generators.
-    """
-
-    name: str
-    description: str
-    url: str
-    licence: str
-    metric: bool = True
-    needs_path: bool = True
-
-    def load(self) -> Callable[..., Items]:
-        """The function `items` of the module of this name, imported now."""
-        function: Callable[..., Items] = import_module(f"{__name__}.{self.name}").items
-        return function
-
-    def options(self) -> dict[str, Option]:
-        """The options of the reader by name, from the signature of its function `items`."""
-        function = self.load()
-        hints = get_type_hints(function)
-        parameters = inspect.signature(function).parameters.values()
-        return {p.name: _option(p, hints[p.name]) for p in parameters if p.name != "path"}
-
-
-def _option(parameter: inspect.Parameter, hint: Any) -> Option:
-    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return Option(parameter.name, tuple(get_origin(member) or member for member in members), parameter.default)
-
-
-_ALL = (
-    Reader(
-        "folder",
-        "images with depth maps and cameras: FRAME/{image,depth,meta.json} or images/ depth/ cameras/",
-        "metricanything/sources/folder.py",
-        "that of your data; state it as `licence` in dataset.json or meta.json",
-    ),
-    Reader(
-        "colmap",
-        "COLMAP sparse model (bin or txt) with its images; 3D points as sparse depth",
-        "https://colmap.github.io/format.html",
-        "that of your data; state it as `licence` in dataset.json",
-        metric=False,
-    ),
-    Reader(
-        "tum",
-        "TUM RGB-D sequence: rgb.txt, depth.txt, groundtruth.txt",
-        "https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats",
-        "TUM RGB-D: CC BY 4.0, cite Sturm et al., IROS 2012",
-    ),
-    Reader(
-        "kitti_raw",
-        "KITTI raw drives, synced and rectified: colour images with Velodyne sweeps",
-        "https://www.cvlibs.net/datasets/kitti/raw_data.php",
-        "KITTI: CC BY-NC-SA 3.0 (non-commercial), cite Geiger et al., IJRR 2013",
-    ),
-    Reader(
-        "procedural",
-        "rendered rooms and objects with exact depth, made on the fly",
-        "metricanything/sources/procedural/__init__.py",
-        "CC0-1.0 (generated)",
-        needs_path=False,
-    ),
-)
 #: Every reader by name.
-READERS: dict[str, Reader] = {reader.name: reader for reader in _ALL}
+READERS: dict[str, Reader] = {reader.name: reader for reader in ALL}
 
 
 def read(
@@ -135,11 +39,14 @@ def read(
 def open_items(kind: str, path: str | Path | None = None, **options: Any) -> Items:
     """The frames of the raw data at `path` in the format `kind` by number.
 
-    `options` are those of the reader (`READERS[kind].options()`). Raises InputError for an unknown kind, an option that
-    is unknown or of another type, a missing path and a folder without frames.
+    `options` are those of the reader (`READERS[kind].options()`), which include two that every reader has: `undistort`
+    turns frames of distorted cameras into pinhole frames (see `sources.undistort`), `limit` keeps the first so many
+    items. Raises InputError for an unknown kind, an option that is unknown or of another type, a missing path and a
+    folder without frames; the message then says what the folder resembles.
     """
     if kind not in READERS:
-        raise InputError(f"source kind {kind!r} is unknown; use one of {', '.join(READERS)}")
+        names = ", ".join(READERS)
+        raise InputError(f"source kind {kind!r} is unknown; use one of {names}{_hint(path)}")
     reader = READERS[kind]
     function, known = reader.load(), reader.options()
     if unknown := sorted(set(options) - set(known)):
@@ -147,6 +54,27 @@ def open_items(kind: str, path: str | Path | None = None, **options: Any) -> Ite
     for name, value in options.items():
         if not known[name].takes(value):
             raise InputError(f"source {kind}: option {name} must be {known[name].wants()}, got {value!r}")
+    shared = {name: options.pop(name, option.default) for name, option in SHARED.items()}
+    if shared["limit"] is not None and shared["limit"] < 1:
+        raise InputError(f"source {kind}: limit must be at least 1, got {shared['limit']}")
+    items = _listed(reader, function, path, options)
+    if not any(shared.values()):
+        return items
+    change = None
+    if shared["undistort"]:
+        from metricanything.sources.undistort import undistort
+
+        change = undistort
+    return Changed(items, change, shared["limit"])
+
+
+def resembles(path: str | Path) -> list[str]:
+    """Names of the formats whose files a folder holds (see `Reader.signs`); nothing but file names is looked at."""
+    return [name for name, reader in READERS.items() if reader.recognises(Path(path))]
+
+
+def _listed(reader: Reader, function: Any, path: str | Path | None, options: dict[str, Any]) -> Items:
+    kind = reader.name
     if not reader.needs_path:
         return function(path, **options)
     if path is None:
@@ -155,4 +83,15 @@ def open_items(kind: str, path: str | Path | None = None, **options: Any) -> Ite
     if not folder.is_dir():
         problem = "is a file, not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {problem}; source {kind} reads a folder of data")
-    return function(folder, **options)
+    try:
+        return function(folder, **options)
+    except InputError as error:
+        if reader.recognises(folder):
+            raise
+        raise InputError(f"{error}{_hint(folder)}") from None
+
+
+def _hint(path: str | Path | None) -> str:
+    """What a folder resembles, as the end of a message."""
+    found = resembles(path) if path is not None and Path(path).is_dir() else []
+    return f"; the folder looks like {' or '.join(found)}" if found else ""

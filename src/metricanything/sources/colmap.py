@@ -81,7 +81,7 @@ class _Item:
 def items(
     path: Path,
     *,
-    images: str | None = None,
+    images: Path | None = None,
     model: str | None = None,
     metric: bool = False,
     metres_per_unit: float | None = None,
@@ -96,10 +96,10 @@ def items(
     PROJECT/images), `model` chooses among sparse/0, sparse/1, ... Raises InputError for a model that cannot be read.
     """
     path = Path(path)
-    folder = _find_model(path, model)
+    folder = find_model(path, model)
     image_folder = Path(images) if images is not None else _find_images(path, folder)
-    reconstruction = _load_reconstruction(folder)
-    factor = _metres_per_unit(path, folder, metres_per_unit)
+    reconstruction = load_reconstruction(folder)
+    factor = scale_of(path, folder, metres_per_unit)
     scale: Scale = "metric" if factor is not None or metric else "up_to_scale"
     sparse, found = _to_arrays(reconstruction, image_folder, min_track, 1.0 if factor is None else factor)
     load = partial(_load, sparse, scale, path.resolve().name, read_dataset_record(path, folder))
@@ -235,7 +235,7 @@ def _to_arrays(reconstruction: Any, images: Path, min_track: int, factor: float)
     return model, items
 
 
-def _load_reconstruction(folder: Path) -> Any:
+def load_reconstruction(folder: Path) -> Any:
     try:
         import pycolmap
     except ImportError:
@@ -249,7 +249,7 @@ def _load_reconstruction(folder: Path) -> Any:
         raise InputError(f"{folder}: not a readable COLMAP model ({reason}); write it again with COLMAP") from error
 
 
-def _find_model(path: Path, model: str | None) -> Path:
+def find_model(path: Path, model: str | None) -> Path:
     if model is not None:
         candidates = [path / "sparse" / model, path / model]
     else:
@@ -272,7 +272,7 @@ def _find_images(path: Path, folder: Path) -> Path:
     return next((p for p in places if p.is_dir()), places[0])
 
 
-def _metres_per_unit(path: Path, folder: Path, given: float | None) -> float | None:
+def scale_of(path: Path, folder: Path, given: float | None) -> float | None:
     value: Any = given
     where = "metres_per_unit"
     if value is None:

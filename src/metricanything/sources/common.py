@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
 from metricanything.core.files import read_json
-from metricanything.core.frame import Frame
+from metricanything.core.frame import Frame, Kind, Scale, Sensor
 
 #: Called with the one-line message of an item that cannot be read; the reader then goes on with the next item.
 OnError = Callable[[str], None]
@@ -56,6 +58,26 @@ class Items:
                 on_error(str(error))
             else:
                 yield number, frame
+
+
+class Changed(Items):
+    """The first `limit` of other items (all for None), each frame passed through `change`."""
+
+    def __init__(self, items: Items, change: Callable[[Frame], Frame] | None, limit: int | None) -> None:
+        self._inner, self._change = items, change
+        self._count = len(items) if limit is None else min(limit, len(items))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def load(self, number: int) -> Frame:
+        frame = self._inner.load(number)
+        return frame if self._change is None else self._change(frame)
+
+    def read(self, numbers: range | None = None, on_error: OnError | None = None) -> Iterator[tuple[int, Frame]]:
+        numbers = range(len(self)) if numbers is None else numbers
+        for number, frame in self._inner.read(numbers, on_error):
+            yield number, frame if self._change is None else self._change(frame)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -165,3 +187,104 @@ def require_size(path: Path, pixels: NDArray[Any], width: int, height: int, what
             f"{path}: has {pixels.shape[1]}x{pixels.shape[0]} pixels but {what} has {width}x{height}; "
             "give the files that belong together"
         )
+
+
+# ---------------------------------------------------------------- frames
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What all frames of a data set have in common; `dataset.json` in its folder goes before `source` and `licence`."""
+
+    kind: Kind
+    sensor: Sensor
+    source: str
+    licence: str
+    scale: Scale = "metric"
+
+    def stated(self, *folders: Path) -> Origin:
+        """The same with what the first `dataset.json` in `folders` says."""
+        record = read_dataset_record(*folders)
+        return replace(
+            self,
+            source=str(record.get("source", self.source)),
+            licence=str(record.get("licence", self.licence)),
+        )
+
+
+def make_frame(
+    name: str,
+    image: NDArray[np.uint8],
+    depth: NDArray[np.float32],
+    camera: Camera,
+    origin: Origin,
+    where: Path,
+    *,
+    pose: NDArray[np.float64] | None = None,
+    notes: dict[str, Any] | None = None,
+) -> Frame:
+    """A frame of an image with a depth map of the same view; `where` is the depth file, for messages.
+
+    A camera stated for another size of the same aspect ratio is scaled to the image; depth of fewer pixels is placed
+    (see `place_depth`). A pose that is not finite (tracking lost) is left out and noted. Raises InputError when sizes
+    do not belong together.
+    """
+    height, width = image.shape[:2]
+    notes = dict(notes or {})
+    if (camera.width, camera.height) != (width, height):
+        if not same_aspect(camera.width, camera.height, width, height):
+            raise InputError(
+                f"{where}: its camera is for {camera.width}x{camera.height} pixels but the image has {width}x{height}; "
+                "give the files that belong together"
+            )
+        camera = camera.resize(width, height)
+    if depth.shape != (height, width):
+        notes["depth_grid"] = [depth.shape[1], depth.shape[0]]
+        depth = place_depth(depth, width, height, where)
+    if pose is not None and not np.isfinite(pose).all():
+        pose, notes["pose"] = None, "lost"
+    return Frame(
+        name=name,
+        image=image,
+        depth=depth,
+        camera=camera,
+        kind=origin.kind,
+        sensor=origin.sensor,
+        source=origin.source,
+        licence=origin.licence,
+        scale=origin.scale,
+        world_from_cam=pose,
+        notes=notes,
+    )
+
+
+def place_depth(depth: NDArray[np.float32], width: int, height: int, where: Path) -> NDArray[np.float32]:
+    """`depth` on the image grid: each value at the image pixel that holds its pixel centre, NaN between."""
+    rows, columns = depth.shape
+    if columns > width or rows > height or not same_aspect(width, height, columns, rows):
+        raise InputError(
+            f"{where}: depth has {columns}x{rows} pixels and the image {width}x{height}; give depth of the same view: "
+            "equal size, or smaller with the same aspect ratio"
+        )
+    u = ((np.arange(columns) + 0.5) * width / columns).astype(int)
+    v = ((np.arange(rows) + 0.5) * height / rows).astype(int)
+    grid = np.full((height, width), np.nan, dtype=np.float32)
+    grid[np.ix_(v, u)] = depth
+    return grid
+
+
+def read_numbers(path: Path, count: int | None = None, *, delimiter: str | None = None) -> NDArray[np.float64]:
+    """All numbers of a text file in order, exactly `count` of them where it is given; InputError otherwise."""
+    from metricanything.core.codecs.reading import reading  # late: codecs bring Pillow, which the registry does without
+
+    with reading(path, "text file of numbers"):
+        text = path.read_text(encoding="utf-8")
+        values = np.array(text.replace(delimiter, " ").split() if delimiter else text.split(), dtype=np.float64)
+    if count is not None and len(values) != count:
+        raise InputError(f"{path}: holds {len(values)} numbers instead of {count}; fetch the file again")
+    return values
+
+
+def cv_from_gl(world_from_cam: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A pose (4, 4) whose camera frame is OpenGL's (x right, y up, z backward) as one of ours (OpenCV)."""
+    return world_from_cam @ np.diag([1.0, -1.0, -1.0, 1.0])

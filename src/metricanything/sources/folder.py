@@ -36,10 +36,10 @@ from metricanything.sources.common import (
     camera_from_record,
     files_below,
     list_images,
+    place_depth,
     read_dataset_record,
     read_record,
     require_file,
-    same_aspect,
 )
 
 _EXPECTED = "FRAME/{image.jpg,depth.png,meta.json}, or images/NAME.jpg with depth/NAME.png|npy|npz|exr|pfm"
@@ -165,7 +165,7 @@ def _frame(
         camera, notes = Camera.from_fov(defaults.fov_x, width, height), {"camera_source": "assumed"}
     if depth.shape != (height, width):
         notes["depth_grid"] = [depth.shape[1], depth.shape[0]]
-        depth = _place(depth, width, height, depth_path)
+        depth = place_depth(depth, width, height, depth_path)
     # A record may name the sensor as its kind, since the sensor tells the kind. Frame checks both.
     sensor: Any = record.get("sensor") or record.get("kind", "rgbd")
     sensor = "synthetic" if sensor == "rendered" else sensor
@@ -193,21 +193,6 @@ def _read_depth(path: Path, scale: float | None) -> NDArray[np.float32]:
         raise InputError(
             f'{error}, as "depth_scale" in dataset.json or as depth_scale=1000 (--option depth_scale=1000)'
         ) from None
-
-
-def _place(depth: NDArray[np.float32], width: int, height: int, where: Path) -> NDArray[np.float32]:
-    """`depth` on the image grid: each value at the image pixel that holds its pixel centre, NaN between."""
-    rows, columns = depth.shape
-    if columns > width or rows > height or not same_aspect(width, height, columns, rows):
-        raise InputError(
-            f"{where}: depth has {columns}x{rows} pixels and the image {width}x{height}; give depth of the same view: "
-            "equal size, or smaller with the same aspect ratio"
-        )
-    u = ((np.arange(columns) + 0.5) * width / columns).astype(int)
-    v = ((np.arange(rows) + 0.5) * height / rows).astype(int)
-    grid = np.full((height, width), np.nan, dtype=np.float32)
-    grid[np.ix_(v, u)] = depth
-    return grid
 
 
 def _number(record: dict[str, Any], key: str, where: Path) -> float | None:

@@ -23,7 +23,7 @@ from metricanything.core.codecs import read_image
 from metricanything.core.codecs.reading import reading
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
-from metricanything.core.geometry import scatter_min, visible_points
+from metricanything.sources.clouds import read_columns
 from metricanything.sources.common import (
     IMAGE_SUFFIXES,
     Items,
@@ -31,6 +31,7 @@ from metricanything.sources.common import (
     require_file,
     require_size,
 )
+from metricanything.sources.lidar import project_cloud
 
 
 @dataclass(frozen=True)
@@ -66,28 +67,24 @@ def _load(calibrations: dict[Path, Calibration], image_path: Path) -> Frame:
     image = read_image(image_path)
     require_size(image_path, image, calibration.camera.width, calibration.camera.height, "S_rect in the calibration")
     points = read_sweep(drive / "velodyne_points" / "data" / f"{image_path.stem}.bin")
+    depth, notes = project_cloud(points[:, :3], calibration.cam_from_velo, calibration.camera)
     record = read_dataset_record(drive, day)
     return Frame(
         name=f"{drive.name}/{image_path.parents[1].name}/{image_path.stem}",
         image=image,
-        depth=project(points[:, :3], calibration),
+        depth=depth,
         camera=calibration.camera,
         kind="captured",
         sensor="lidar",
         source=str(record.get("source", "KITTI raw")),
         licence=str(record.get("licence", "CC BY-NC-SA 3.0")),
+        notes=notes,
     )
 
 
 def project(xyz: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:
     """z-depth (H, W) metres of LiDAR points (N, 3) seen by the camera; the nearest wins, NaN where none falls."""
-    transform, camera = calibration.cam_from_velo, calibration.camera
-    points = xyz.astype(np.float64) @ transform[:3, :3].T + transform[:3, 3]
-    uv = camera.project(points)
-    keep = np.isfinite(uv).all(axis=1)
-    uv, depth = uv[keep], points[keep, 2]
-    visible = visible_points(uv, depth, camera.height, camera.width)
-    return scatter_min(uv[visible], depth[visible], camera.height, camera.width)
+    return project_cloud(xyz, calibration.cam_from_velo, calibration.camera)[0]
 
 
 # ---------------------------------------------------------------- files
@@ -95,21 +92,18 @@ def project(xyz: NDArray[np.float32], calibration: Calibration) -> NDArray[np.fl
 
 def read_sweep(path: Path) -> NDArray[np.float32]:
     """Points (N, 4) float32 of a Velodyne .bin: x, y, z in metres in the LiDAR frame, and reflectance."""
-    data = require_file(path, "this image has no LiDAR sweep; leave it out").read_bytes()
-    if len(data) == 0 or len(data) % 16:
-        raise InputError(f"{path}: {len(data)} bytes are not whole points of 16 bytes; fetch the file again")
-    return np.frombuffer(data, dtype="<f4").reshape(-1, 4)
+    return read_columns(require_file(path, "this image has no LiDAR sweep; leave it out"), 4)
 
 
 def read_calibration(day: Path, camera: str) -> Calibration:
     """Calibration of camera "02" or "03" from the two text files in a recording day's folder."""
     cam_file, velo_file = day / "calib_cam_to_cam.txt", day / "calib_velo_to_cam.txt"
-    cam, velo = _read_matrices(cam_file), _read_matrices(velo_file)
-    p = _matrix(cam, f"P_rect_{camera}", (3, 4), cam_file)
-    size = _matrix(cam, f"S_rect_{camera}", (2,), cam_file)
+    cam, velo = read_matrices(cam_file), read_matrices(velo_file)
+    p = shaped(cam, f"P_rect_{camera}", (3, 4), cam_file)
+    size = shaped(cam, f"S_rect_{camera}", (2,), cam_file)
     rectify, tr = np.eye(4), np.eye(4)
-    rectify[:3, :3] = _matrix(cam, "R_rect_00", (3, 3), cam_file)
-    tr[:3, :3], tr[:3, 3] = _matrix(velo, "R", (3, 3), velo_file), _matrix(velo, "T", (3,), velo_file)
+    rectify[:3, :3] = shaped(cam, "R_rect_00", (3, 3), cam_file)
+    tr[:3, :3], tr[:3, 3] = shaped(velo, "R", (3, 3), velo_file), shaped(velo, "T", (3,), velo_file)
     k = p[:, :3]
     if abs(np.linalg.det(k)) < 1e-9 or abs(k[0, 1]) > 1e-6 * k[0, 0]:
         raise InputError(f"{cam_file}: P_rect_{camera} is not a pinhole camera matrix; fetch the file again")
@@ -120,7 +114,7 @@ def read_calibration(day: Path, camera: str) -> Calibration:
     return Calibration(pinhole, baseline @ rectify @ tr)
 
 
-def _read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:
+def read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:
     """Lines `NAME: numbers`; lines without numbers (the time stamp) are left out."""
     require_file(path, "copy the calibration files of this date beside its drives")
     with reading(path, "UTF-8 text file"):
@@ -135,9 +129,10 @@ def _read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:
     return values
 
 
-def _matrix(
+def shaped(
     values: dict[str, NDArray[np.float64]], name: str, shape: tuple[int, ...], path: Path
 ) -> NDArray[np.float64]:
+    """The numbers of one line as an array of `shape`; InputError when they are not there or not as many."""
     matrix = values.get(name)
     if matrix is None or matrix.size != np.prod(shape) or not np.isfinite(matrix).all():
         raise InputError(f"{path}: no line {name} with {np.prod(shape)} numbers; fetch the file again")

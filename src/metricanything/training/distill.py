@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from metricanything.core.errors import InputError
 from metricanything.core.files import write_json
 from metricanything.curate.shards import Shards
 from metricanything.training import parallel, pretrain
 from metricanything.training.engine import Progress
 from metricanything.training.labels import SOURCE_SUFFIX, Labelling, label
-from metricanything.training.pretrain import Trained, source_counts
+from metricanything.training.pretrain import Trained
 from metricanything.training.recipe import Data, Recipe
 
 FROM_TEACHER = "teacher"
@@ -96,3 +98,13 @@ def shares(data: Data, labels: Sequence[Shards], originals: Sequence[Shards], re
             raise InputError(f"no {what} is left to train on; see `metricanything inspect` for what was put aside")
         result |= {name: share * weight / total for name, weight in weights.items()}
     return result
+
+
+def source_counts(shards: Sequence[Shards]) -> dict[str, int]:
+    """Kept frames of each source."""
+    counts: dict[str, int] = {}
+    for one in shards:
+        codes, texts = one.coded("source")
+        for source, n in zip(texts, np.bincount(codes[one.kept], minlength=len(texts)).tolist(), strict=True):
+            counts[source] = counts.get(source, 0) + n
+    return {source: n for source, n in counts.items() if n}
