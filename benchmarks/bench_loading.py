@@ -30,10 +30,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from metricanything.core import codecs
 from metricanything.core.frame import Frame
+from metricanything.core.memory import keep_memory
 from metricanything.curate.shards import Shards
 from metricanything.curate.writing import write_shards
 from metricanything.data import views
-from metricanything.data.loader import keep_memory
 from metricanything.data.mixture import Mixture
 from metricanything.sources import read
 

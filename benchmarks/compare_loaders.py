@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from metricanything.core.memory import keep_memory
 from metricanything.curate.shards import Shards
-from metricanything.data.loader import keep_memory, load
+from metricanything.data.loader import load
 from metricanything.data.mixture import Mixture
 
 STEPS = 10**6
@@ -165,7 +166,8 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, make in makers.items():
             try:
-                results.setdefault(name, []).append(measure(make, mixture, args.workers, args.late, args.count))
+                measured = measure(make, mixture, args.workers, args.late, args.count)
+                results.setdefault(name, []).append(measured)
             except ImportError as error:
                 print(f"{name}: left out ({error})")
     print(f"{args.workers} workers, batches of {args.batch} views of {args.side}x{args.side}, late step {args.late}")

@@ -219,9 +219,25 @@ def test_what_was_lost_meanwhile_is_written_again(data: Path, whole: dict[str, s
     assert contents(tmp_path) == whole
 
 
+def test_a_plan_that_wrote_nothing_gives_way_to_another(data: Path, whole: dict[str, str], tmp_path: Path) -> None:
+    """As where an option was forgotten, every item was skipped for it, and the user stopped the run."""
+
+    def stop(done: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    wrong = make_plan("procedural", None, tmp_path / "out", {"count": 5, "width": 32, "height": 24}, frames_per_shard=5)
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(wrong, Watch(stop), workers=1)
+    assert (tmp_path / "out" / "plan.json").exists()
+    run_plan(plan(data, tmp_path / "out"), Watch(), workers=1)
+    assert contents(tmp_path / "out") == whole
+
+
 def test_another_plan_is_refused(data: Path, tmp_path: Path) -> None:
     def stop(done: int) -> None:
-        raise KeyboardInterrupt
+        if done > 3:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_plan(plan(data, tmp_path), Watch(stop), workers=1)
@@ -325,18 +341,36 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
-def test_a_killed_worker_is_reported(data: Path, whole: dict[str, str], tmp_path: Path) -> None:
-    before = set(children(os.getpid()))
-
-    def kill(done: int) -> None:
-        for child in set(children(os.getpid())) - before:
-            os.kill(child, signal.SIGKILL)
-
+def test_a_killed_worker_is_reported(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next run of the same plan goes on."""
+    monkeypatch.setenv("FATAL", str(tmp_path / "fatal"))
+    (tmp_path / "fatal").touch()
+    fatal = Curation(measure_or_die, decide)
     with pytest.raises(RuntimeError, match="a worker process was killed"):
-        run_plan(plan(data, tmp_path, frames_per_shard=3), Watch(kill), workers=2)
-    run_plan(plan(data, tmp_path), Watch(), workers=1)
-    assert contents(tmp_path) == whole
+        run_plan(plan(data, tmp_path / "out", curation=fatal), Watch(), workers=2)
+    assert not (tmp_path / "out" / "index.arrow").exists()
+    for output in ("out", "expected"):
+        run_plan(plan(data, tmp_path / output, curation=fatal), Watch(), workers=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+
+
+def measure_or_die(frame: Frame, neighbour: Frame | None) -> Measured:
+    """Ends its process as long as a file is there."""
+    fatal = Path(os.environ["FATAL"])
+    if fatal.exists():
+        fatal.unlink(missing_ok=True)  # another worker may see it at the same time
+        os.kill(os.getpid(), signal.SIGKILL)
+    return measure(frame, neighbour)
+
+
+def test_paths_among_the_options_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of a cluster run in other folders; a model is a name within the project and stays one."""
+    monkeypatch.setattr("metricanything.curate.plan.open_items", lambda kind, path, **options: [0])
+    monkeypatch.chdir(tmp_path)
+    for images in ("pictures", Path("pictures")):
+        options = make_plan("colmap", tmp_path, "out", {"images": images, "model": "0"}).options
+        assert options == {"images": str(tmp_path / "pictures"), "model": "0"}
+    assert make_plan("colmap", tmp_path, "out", {"images": None}).options == {"images": None}
 
 
 def test_workers_must_be_some(data: Path, tmp_path: Path) -> None:

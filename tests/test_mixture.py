@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -210,3 +211,20 @@ def test_to_moves_all_but_the_parameters(sets: list[Shards]) -> None:
     assert {name for name, value in tensors.items() if value.device.type != "meta"} == {"photometric_BP"}
     assert len(tensors) == 8
     assert len(batch) == 3
+
+
+def test_kinds_limit_the_frames(sets: list[Shards]) -> None:
+    data = mixture(sets, kinds=("rendered",), weights={"planes": 1, "drive": 5})
+    assert data.sources == ("planes",)
+    assert all(name.startswith("planes") for name in names(data, range(10)))
+    with pytest.raises(InputError, match="nothing to train on"):
+        mixture(sets, kinds=("captured",))
+
+
+def test_fewer_pairs_are_among_more(sets: list[Shards]) -> None:
+    drawn = [set(names(mixture(sets, pairs=pairs), range(40))) for pairs in (2, 5, 8, 100)]
+    assert [len(one) for one in drawn] == [2, 5, 8, 11]
+    assert all(fewer < more for fewer, more in pairwise(drawn))
+    assert all({name.split("/")[0] for name in one} == {"planes", "drive"} for one in drawn)
+    with pytest.raises(InputError, match="at least the number of sources, 2, got 1"):
+        mixture(sets, pairs=1)

@@ -81,6 +81,20 @@ def test_the_edges_of_another_scene_have_no_peak() -> None:
     assert max(other) < 0.6 * min(own)
 
 
+def test_shifts_along_edges_that_run_in_one_direction_do_not_count() -> None:
+    """Bars from top to bottom look the same wherever they are moved along themselves, and tell shifts across."""
+    rng = np.random.default_rng(4)
+    frame = boxes()
+    image, depth = rng.integers(0, 40, (240, 320, 3)), np.full((240, 320), 4.0, np.float32)
+    for left in (40, 75, 130, 170, 231):
+        image[:, left : left + 20] += 150
+        depth[:, left : left + 20] = 2
+    bars = replace(frame, image=image.astype(np.uint8), depth=depth)
+    assert measure(bars).edge_margin > 1.2
+    assert measure(moved(bars, 8, 0)).edge_margin > 1.2
+    assert measure(moved(bars, 0, 8)).edge_margin < 0.9
+
+
 def test_a_slanted_plane_has_no_depth_edges() -> None:
     frame = boxes()
     rays = frame.camera.rays().astype(np.float64)
@@ -97,11 +111,22 @@ def test_shadows_beside_a_foreground_object_are_filled_from_behind() -> None:
     assert quality.edge_margin > 1.05 and abs(quality.edge_dx) <= 2
 
 
-def test_sparse_depth_has_no_edges() -> None:
-    frame = boxes()
+@pytest.mark.parametrize("across", [0, 8, -8, 12])
+def test_jumps_along_scan_lines_tell_shifts_across(across: int) -> None:
+    frame = moved(boxes(seed=3, height=480, width=640), 0, across)
     depth = np.full_like(frame.depth, np.nan)
-    depth[::4, ::3] = frame.depth[::4, ::3]
+    depth[::6, ::5] = frame.depth[::6, ::5]
     assert is_sparse(np.isfinite(depth)) and not is_sparse(frame.valid)
+    quality = measure(replace(frame, depth=depth))
+    assert abs(quality.edge_dx + across) <= 4 and quality.edge_dy == 0
+    assert (quality.edge_margin > 1.05) == (across == 0)
+    assert math.isnan(quality.edge_peak)
+
+
+def test_points_without_neighbours_on_their_row_tell_nothing() -> None:
+    frame, rng = boxes(), np.random.default_rng(0)
+    depth = np.where(rng.random(frame.depth.shape) < 0.003, frame.depth, np.float32(np.nan))
+    assert is_sparse(np.isfinite(depth))
     assert math.isnan(measure(replace(frame, depth=depth)).edge_margin)
 
 
@@ -111,19 +136,21 @@ def test_small_images_are_not_measurable_rather_than_an_error() -> None:
         image, depth = frame.image[: size[0], : size[1]], frame.depth[: size[0], : size[1]]
         quality = measure(replace(frame, image=image, depth=depth, camera=Camera.centred(30, size[1], size[0])))
         assert math.isnan(quality.edge_margin)
-    assert np.isnan(edge_agreement(np.zeros((3, 30, 30), np.float32), np.ones((30, 30), np.float32), 1)).all()
+    assert np.isnan(edge_agreement(np.zeros((30, 30, 3), np.uint8), np.ones((30, 30), np.float32), 1)).all()
 
 
 # ---------------------------------------------------------------- outliers
 
 
 def test_outliers_are_counted_exactly_when_they_stand_alone() -> None:
-    frame = boxes()
+    frame = plane_frame(0, 100, 320)  # few enough rows that every one is looked at
     depth = np.full_like(frame.depth, 2.0)
     depth[10:-10:7, 10:-10:7] *= 1.5
-    depth[100:140, 13] = 1.5  # a railing of one pixel is no outlier
+    depth[40:80, 13] = 1.5  # a railing of one pixel is no outlier
     changed = int((depth > 2.5).sum()) + 2  # and the two ends of the railing, with one neighbour each
-    assert measure(replace(frame, depth=depth)).outliers == pytest.approx(changed / (238 * 318), rel=1e-6)
+    assert measure(replace(frame, depth=depth)).outliers == pytest.approx(changed / (98 * 318), rel=1e-6)
+    tall = replace(plane_frame(0, 200, 320), depth=np.concatenate([depth, depth]))
+    assert measure(tall).outliers == pytest.approx(changed / (98 * 318), rel=0.2)  # every third row
 
 
 def test_slopes_and_silhouettes_are_not_outliers() -> None:
@@ -196,7 +223,7 @@ def test_reduction_is_the_mean_of_blocks(step: int, more_rows: int, more_columns
     rows, columns = image.shape[0] // step, image.shape[1] // step
     whole = image[: rows * step, : columns * step].astype(np.float64)
     expected = whole.reshape(rows, step, columns, step, 3).mean(axis=(1, 3))
-    assert np.allclose(reduced(image, step), expected.transpose(2, 0, 1), atol=1e-3)
+    assert np.abs(reduced(image, step) - expected).max() < 0.6  # Pillow rounds to grey levels
 
 
 def test_the_hash_survives_compression_and_resizing_and_tells_scenes_apart() -> None:
@@ -208,6 +235,14 @@ def test_the_hash_survives_compression_and_resizing_and_tells_scenes_apart() -> 
     hashes = [measure(f).hash for f in (frame, same, *(boxes(seed) for seed in range(1, 8)))]
     distances = hamming(hashes[0], hashes[1:])
     assert distances[0] <= 4 and distances[1:].min() > 12
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (31, 31), (33, 20), (900, 12)])
+def test_images_smaller_than_the_hash_have_one(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    frame = replace(boxes(), image=image, depth=np.ones(size, np.float32), camera=Camera.centred(30, size[1], size[0]))
+    assert (measure(frame).hash == 0) == (size == (1, 1))  # one pixel is flat
 
 
 def test_flat_images_have_no_hash() -> None:

@@ -52,7 +52,7 @@ def _run(arguments: list[str]) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        again = "goes on where it was" if verb in ("quickstart", "pretrain", "evaluate") else "starts again"
+        again = "goes on where it was" if verb in ("quickstart", "pretrain", "evaluate", "ingest") else "starts again"
         return _fail(f"interrupted; the same command {again}", 130)
     except BrokenPipeError:
         return 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from metricanything.sources import Option, Reader
 
 #: What the text of an option can state.
-_TEXT_TYPES = (float, int, bool, str, type(None))
+_TEXT_TYPES = (float, int, bool, str, Path, type(None))
 _PREVIEWED = 8  # frames on a contact sheet
 
 
@@ -95,7 +95,10 @@ def ingest(
     )
     with progress_bar() as progress:
         summary = run_plan(plan, _Display(progress, f"ingest {kind}", plan.items), workers=workers, ray=ray)
-    text = f"{summary.frames} frames written to {output}, {len(summary.skipped)} skipped"
+    aside = summary.frames - summary.kept
+    text = f"{summary.frames} frames written to {output}, {aside} of them put aside by the rules"
+    text += f" (`metricanything inspect {output} -o report.html` shows why)" if aside else ""
+    text += f"; {len(summary.skipped)} items skipped" if summary.skipped else ""
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     return 2 if summary.skipped else 0
 

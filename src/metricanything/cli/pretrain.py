@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 
 def resolve(arguments: list[str]) -> Callable[..., int]:
     """The verb for these arguments: with the fields of the recipe that comes first, where one does."""
+    name = arguments[0] if arguments else "-"
+    if name.startswith("-"):
+        return _list  # in no time: nothing heavy is needed to explain the verb
     from metricanything.training.recipes import PRETRAIN
 
-    name = arguments[0] if arguments else ""
-    return _command(PRETRAIN[name]()) if name in PRETRAIN else _list
+    return _command(PRETRAIN[name]) if name in PRETRAIN else _list
 
 
 def _list(recipe: tyro.conf.Positional[str] = "") -> int:
@@ -39,8 +43,9 @@ def _list(recipe: tyro.conf.Positional[str] = "") -> int:
     return 0
 
 
-def _command(default: Recipe) -> Callable[..., int]:
-    """The verb with the recipe's fields as options."""
+def _command(function: Callable[[], Recipe]) -> Callable[..., int]:
+    """The verb with the recipe's fields as options, explained by the recipe's own words."""
+    default = function()
 
     def command(
         name: tyro.conf.Positional[str],
@@ -62,6 +67,7 @@ def _command(default: Recipe) -> Callable[..., int]:
         """
         return _run(recipe, output, plan, utilisation, profile)
 
+    command.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(command)}"
     # The type is imported late, so that its name means nothing to whoever reads the annotation.
     command.__annotations__["recipe"] = Annotated[type(default), tyro.conf.arg(name="")]
     return command
@@ -71,6 +77,7 @@ def _run(recipe: Recipe, output: Path | None, plan: bool, utilisation: float, pr
     from metricanything.cli.console import console, one_line_warnings, progress_bar
 
     one_line_warnings()
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
     if plan:
         from metricanything.training.plan import plan as make_plan
 
@@ -79,12 +86,17 @@ def _run(recipe: Recipe, output: Path | None, plan: bool, utilisation: float, pr
     if profile:
         from metricanything.training.profile import profile as measure
 
-        console.print(measure(recipe, profile), highlight=False, soft_wrap=True)
+        table = measure(recipe, profile)
+        if first:
+            console.print(table, highlight=False, soft_wrap=True)
         return 0
     if output is None:
         raise InputError("no --output folder given; add -o RUN")
     from metricanything.training.pretrain import run
 
+    if not first:
+        run(recipe, output)
+        return 0
     with progress_bar() as bar:
         task = bar.add_task(f"pretrain {recipe.model}", total=recipe.steps, unit="step", detail="")
         trained = run(
@@ -96,19 +108,17 @@ def _run(recipe: Recipe, output: Path | None, plan: bool, utilisation: float, pr
 
 def registry() -> tyro.constructors.ConstructorRegistry:
     """How the command line states a mixture of prompts: PATTERN=WEIGHT …, with dropout=P among them."""
-    from metricanything.data.prompts import PromptMixture
-
     rules = tyro.constructors.ConstructorRegistry()
 
     @rules.primitive_rule
     def prompts(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if kind.type is not PromptMixture:
+        if getattr(kind.type, "__name__", "") != "PromptMixture":  # by name: the class would bring torch
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs="*",
             metavar="PATTERN=WEIGHT",
             instance_from_str=_read_prompts,
-            is_instance=lambda value: isinstance(value, PromptMixture),
+            is_instance=lambda value: type(value) is kind.type,
             str_from_instance=lambda value: [f"{type(pattern).__name__}={w:g}" for w, pattern in value.patterns],
         )
 

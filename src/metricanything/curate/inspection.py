@@ -190,7 +190,7 @@ def _aside(data: _Data) -> list[Element]:
             ["source", "measurable frames", "across", "down", "distance"],
             shifts,
             "Median shift, in pixels, that puts the depth edges of a source onto its image edges.",
-            note="Steps of the search are two pixels, of wide images more; sparse depth has no edges to measure.",
+            note="Steps of the search are two pixels, of wide images more; of sparse depth only shifts across.",
         )
     )
     return elements

@@ -51,9 +51,13 @@ def begun(plan: Plan) -> Iterator[list[int]]:
     """Prepare the folder, or find out how far an interrupted run of the same plan came; the shards still to be written.
 
     Only one process at a time gets in. Raises InputError when another is in, when the folder holds shards already, and
-    when it holds an unfinished set made by another plan.
+    when it holds an unfinished set made by another plan; one that has not come to a shard yet is forgotten.
     """
     record = plan.output / PLAN
+    if record.exists():
+        with _only_here(record):
+            if read_json(record) != plan.record() and not _has_shards(plan.output):
+                _forget(plan)
     if not record.exists():
         if (plan.output / INDEX).exists():
             raise InputError(f"{plan.output}: holds shards already; give another --output or delete it")
@@ -70,6 +74,10 @@ def begun(plan: Plan) -> Iterator[list[int]]:
             return
         _remove_temporaries(plan.output)
         yield [shard for shard in range(plan.shards) if not _is_written(plan, shard)]
+
+
+def _has_shards(folder: Path) -> bool:
+    return (folder / INDEX).exists() or any(folder.glob("shard-*.tar"))
 
 
 def _difference(old: Any, new: dict[str, Any]) -> str:

@@ -21,7 +21,9 @@ from metricanything.sources import READERS, open_items
 
 @dataclass(frozen=True)
 class Plan:
-    """What to write: `items` frames of the data at `path` (absolute, None for a generator) into the folder `output`.
+    """What to write: `items` frames of the data at `path` (None for a generator) into the folder `output`.
+
+    All paths are absolute, also those among the options, since workers may run in another folder.
 
     It can be sent to other processes, which see the same files; they open the data again, once each.
     """
@@ -69,7 +71,12 @@ def make_plan(
     if not items:
         raise InputError(f"source {kind}: no frames to write; the source gives none")
     whole = str(Path(path).resolve()) if path is not None and READERS[kind].needs_path else None
-    return Plan(kind, whole, dict(options), Path(output).absolute(), items, frames_per_shard, encoding, curation)
+    types = {name: option.types for name, option in READERS[kind].options().items()}
+    absolute = {
+        name: str(Path(value).absolute()) if value is not None and Path in types[name] else value
+        for name, value in options.items()
+    }
+    return Plan(kind, whole, absolute, Path(output).absolute(), items, frames_per_shard, encoding, curation)
 
 
 def _name(function: Callable[..., Any]) -> str:

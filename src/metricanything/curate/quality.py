@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import fft
 from scipy.spatial import cKDTree
 
 from metricanything.core.camera import Camera
 from metricanything.core.frame import Frame
-from metricanything.curate.edges import NOT_MEASURABLE, edge_agreement, grid_step
+from metricanything.curate.edges import edge_agreement, grid_step, scan_agreement
 
 Float32 = NDArray[np.float32]
 
@@ -25,9 +26,10 @@ _TOUCHING = 0.8  # share of measured pixels with a measured neighbour below whic
 _STRAY = 1.08  # ratio to the depth of its neighbours beyond which a pixel strays from them
 _STRAY_SPARSE = 1.2  # the same for points, which lie further apart
 _AROUND = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1) if down or across]
-_POINTS = 2000  # points looked at where all would be too many
+_POINTS, _STRAYS = 2000, 1000  # points looked at where all would be too many: in two views, and for strays
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_DARK, _BRIGHT = 8.0, 247.0
+_ROWS = 60  # rows of pixels that are enough to count what is all over the frame
+_DARK, _BRIGHT = 8, 247
 _FLAT = 2.0  # grey levels: images that vary less have no perceptual hash
 
 
@@ -72,17 +74,18 @@ def measure(frame: Frame, neighbour: Frame | None = None) -> Quality:
     """The quality of a frame; `neighbour` is one of the same sequence, both with pose, for what two views can tell."""
     step = grid_step(frame.width)
     image = reduced(frame.image, step)
-    grey = np.tensordot(_LUMA, image, axes=1)
+    grey = np.asarray(Image.fromarray(image).convert("L"))
     valid = frame.valid
     sparse = is_sparse(valid)
-    depth = np.ascontiguousarray(frame.depth[step // 2 :: step, step // 2 :: step][: grey.shape[0], : grey.shape[1]])
-    edges = NOT_MEASURABLE if sparse else edge_agreement(image, depth, step)
+    edges = (
+        scan_agreement(image, frame.depth, step) if sparse else edge_agreement(image, on_grid(frame.depth, step), step)
+    )
     view_depth, view_photo = (np.nan, np.nan) if neighbour is None else _two_views(frame, neighbour)
     camera = frame.camera
     return Quality(
-        sky=float(np.isposinf(frame.depth).mean()),
+        sky=_share(frame.depth == np.inf),
         luminance=float(grey.mean()) / 255,
-        clipped=float(((grey < _DARK) | (grey > _BRIGHT)).mean()),
+        clipped=_share((grey < _DARK) | (grey > _BRIGHT)),
         sharpness=_sharpness(grey),
         edge_dx=edges.dx,
         edge_dy=edges.dy,
@@ -101,25 +104,35 @@ def measure(frame: Frame, neighbour: Frame | None = None) -> Quality:
 
 def is_sparse(valid: NDArray[np.bool_]) -> bool:
     """Whether the measured pixels (H, W) are points, such as a LiDAR's, rather than surfaces."""
-    return bool((valid[:, 1:] & valid[:, :-1]).sum() < _TOUCHING * valid.sum())
+    return bool(np.count_nonzero(valid[:, 1:] & valid[:, :-1]) < _TOUCHING * np.count_nonzero(valid))
 
 
-def reduced(image: NDArray[np.uint8], step: int) -> Float32:
-    """The image float32 (3, h, w), 0..255, averaged over blocks of `step` pixels."""
-    height, width = image.shape[0] // step, image.shape[1] // step
-    planes = np.ascontiguousarray(image[: height * step, : width * step].transpose(2, 0, 1), dtype=np.float32)
+def reduced(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """The image (h, w, 3) averaged over blocks of `step` pixels; what makes no whole block is left out."""
     if step == 1:
-        return planes
-    rows = np.add.reduce([planes[:, down::step] for down in range(step)])
-    return np.asarray(np.add.reduce([rows[:, :, across::step] for across in range(step)]) / (step * step), np.float32)
+        return image
+    width, height = image.shape[1] // step * step, image.shape[0] // step * step
+    return np.asarray(Image.fromarray(image).reduce(step, (0, 0, width, height)))
 
 
-def _sharpness(grey: Float32) -> float:
+def on_grid(depth: Float32, step: int) -> Float32:
+    """The depth (h, w) in the middle of the blocks of `reduced`."""
+    height, width = depth.shape[0] // step, depth.shape[1] // step
+    return np.ascontiguousarray(depth[step // 2 :: step, step // 2 :: step][:height, :width])
+
+
+def _share(marked: NDArray[np.bool_]) -> float:
+    return float(np.count_nonzero(marked)) / marked.size
+
+
+def _sharpness(grey: NDArray[np.uint8]) -> float:
     """Energy of differences over one pixel relative to that over four; 1/16 on ramps, up to 1 on noise."""
     if grey.shape[1] < 5:
         return float("nan")
-    fine, coarse = np.square(np.diff(grey, axis=1)).mean(), np.square(grey[:, 4:] - grey[:, :-4]).mean()
-    return float(fine / coarse) if coarse > _FLAT**2 / 4 else float("nan")
+    rows = grey[:: max(1, len(grey) // _ROWS)].astype(np.float32)
+    fine, coarse = rows[:, 1:] - rows[:, :-1], rows[:, 4:] - rows[:, :-4]
+    energy = float(np.vdot(coarse, coarse)) / coarse.size
+    return float(np.vdot(fine, fine)) / fine.size / energy if energy > _FLAT**2 / 4 else float("nan")
 
 
 # ---------------------------------------------------------------- depth that strays
@@ -128,19 +141,20 @@ def _sharpness(grey: Float32) -> float:
 def _outliers_dense(depth: Float32) -> float:
     """Share of the pixels, measured with all eight around them, at whose depth there are not even two of those.
 
-    Leaves and railings of one pixel have such company along themselves, stray measurements have none.
+    Leaves and railings of one pixel have such company along themselves, stray measurements have none. Of tall maps,
+    rows evenly spaced are looked at.
     """
-    every = 2 if depth.shape[0] > 320 else 1
-    log = np.log(depth)
-    rows, columns = np.arange(1, depth.shape[0] - 1, every), depth.shape[1] - 2
-    here = log[rows, 1:-1]
+    rows, columns = np.arange(1, depth.shape[0] - 1, max(1, depth.shape[0] // _ROWS)), depth.shape[1] - 2
+    log = [np.log(depth[rows + down]) for down in (-1, 0, 1)]
+    here = log[1][:, 1:-1]
     least = second = np.full_like(here, np.inf)
-    for down, across in _AROUND:
-        with np.errstate(invalid="ignore"):
-            off = np.abs(log[rows + down, 1 + across : 1 + across + columns] - here)
+    with np.errstate(invalid="ignore"):
+        for down, across in _AROUND:
+            off = np.abs(log[1 + down][:, 1 + across : 1 + across + columns] - here)
             least, second = np.minimum(least, off), np.minimum(second, np.maximum(least, off))
     known = np.isfinite(second)
-    return float((second[known] > np.log(_STRAY)).mean()) if known.sum() >= 20 else float("nan")
+    count = np.count_nonzero(known)
+    return float(np.count_nonzero(known & (second > np.log(_STRAY)))) / count if count >= 20 else float("nan")
 
 
 def _outliers_sparse(depth: Float32, valid: NDArray[np.bool_]) -> float:
@@ -148,12 +162,12 @@ def _outliers_sparse(depth: Float32, valid: NDArray[np.bool_]) -> float:
 
     Points of a LiDAR beside the camera lie on two surfaces at once near a silhouette, but on each they have company.
     """
-    v, u = np.nonzero(valid)
+    v, u = np.divmod(np.flatnonzero(valid), valid.shape[1])
     if len(v) < 20:
         return float("nan")
     places = np.stack([v, u], axis=-1).astype(np.float32)
     log = np.log(depth[v, u])
-    chosen = np.arange(0, len(v), len(v) // _POINTS + 1)
+    chosen = np.arange(0, len(v), len(v) // _STRAYS + 1)
     nearest = cKDTree(places, balanced_tree=False, compact_nodes=False).query(places[chosen], k=9)[1][:, 1:]
     off = np.partition(np.abs(log[nearest] - log[chosen][:, None]), 1, axis=1)[:, 1]
     return float((off > np.log(_STRAY_SPARSE)).mean())
@@ -197,19 +211,15 @@ def _points(camera: Camera, u: NDArray[np.intp], v: NDArray[np.intp], depth: Flo
 # ---------------------------------------------------------------- hashes
 
 
-def _perceptual_hash(grey: Float32) -> int:
+def _perceptual_hash(grey: NDArray[np.uint8]) -> int:
     """64 bits of the low frequencies of the image (the DCT hash of pHash); 0 where the image is flat."""
-    if grey.std() < _FLAT:
+    small = np.asarray(Image.fromarray(grey).resize((32, 32), Image.Resampling.BOX), dtype=np.float32)
+    if small.std() < _FLAT:
         return 0
-    small = grey
-    for axis in (0, 1):
-        start = np.linspace(0, grey.shape[axis], 33).astype(int)[:-1]
-        size = np.maximum(np.diff(start, append=grey.shape[axis]), 1)
-        small = np.add.reduceat(small, start, axis=axis) / np.expand_dims(size, 1 - axis)
     low = fft.dctn(small, norm="ortho")[:8, :8].ravel()
     bits = np.packbits(low > np.median(low[1:]))
     return int.from_bytes(bits.tobytes(), "big")
 
 
 def _bytes_hash(depth: Float32) -> int:
-    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(depth).data, digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(depth).data).digest()[:8], "big")

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from metricanything.core.errors import InputError
+from metricanything.core.memory import keep_memory
 from metricanything.curate.pieces import Summary, begun, finish, skipped_so_far, write_planned
 from metricanything.curate.plan import Plan
 
@@ -57,6 +58,7 @@ def run_plan(plan: Plan, watcher: Watcher, *, workers: int | None = None, ray: s
 
 
 def _here(plan: Plan, shards: Sequence[int], watcher: Watcher) -> Iterator[str]:
+    keep_memory()
     for shard in shards:
         yield from write_planned(plan, shard, watcher.advance)
 
@@ -103,6 +105,7 @@ def _begin_worker(counters: Any) -> None:
     global _counters
     _counters = counters
     os.environ["OMP_NUM_THREADS"] = "1"
+    keep_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -155,6 +158,7 @@ def _on_ray(plan: Plan, shards: Sequence[int], watcher: Watcher, address: str) -
 
 
 def _work_on_ray(plan: Plan, shard: int) -> tuple[int, int, tuple[str, ...]]:
+    keep_memory()
     done = [0, 0]
 
     def count(items: int, size: int) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from metricanything.core.errors import InputError
+from metricanything.core.memory import keep_memory
 from metricanything.data.batches import Batch
 from metricanything.data.mixture import Mixture
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
-_KEPT = 2**30  # bytes
 
 Prepare = Callable[[Batch, int], Batch]
 """What a worker does to micro-batch q before it hands it over, such as drawing prompts; a function of both alone."""
@@ -76,20 +73,15 @@ def _by_workers(task: _Task, numbers: Sequence[int], workers: int, pin_memory: b
         num_workers=workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),
-        worker_init_fn=keep_memory,
+        worker_init_fn=_begin_worker,
     )
     return iter(loader)
 
 
-def keep_memory(worker: int = 0) -> None:
-    """Let glibc keep what this process frees for the next batch instead of returning it to the system.
-
-    A quarter of the time to a batch is the faults of fresh pages otherwise. Nothing happens with other C libraries.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_TRIM_THRESHOLD, _KEPT)
-        libc.mallopt(_MMAP_THRESHOLD, _KEPT)
+def _begin_worker(worker: int) -> None:
+    keep_memory()
+    # Schedulers send SIGTERM to every process of a job; the training process writes a checkpoint then, and ends us.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _by_thread(task: _Task, numbers: Sequence[int], pin_memory: bool) -> Iterator[Batch]:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from metricanything.core.errors import InputError
+from metricanything.core.frame import KINDS, Kind
 from metricanything.curate.shards import Shards
 from metricanything.data.augment import Augmentation, View, planes, random_colours
 from metricanything.data.batches import Batch
@@ -47,6 +48,9 @@ class Mixture:
     weights: relative share of each source, 0 for those it does not name. By default a source of n frames has a share in
         proportion to n ** temperature: by the default of 0.5, small real sources are not drowned by large rendered
         ones.
+    kinds: only frames of these kinds; weights of sources without any do not count.
+    pairs: only so many frames, of every source in proportion and at least one; fewer are always among more, as a
+        scaling law wants it.
     develop: False leaves colours to `Batch.developed`, for the device that will train: images then travel as uint8.
 
     Within a source every frame comes once before any comes twice. Raises InputError for weights of unknown sources.
@@ -64,6 +68,8 @@ class Mixture:
         micro_batches: int = 1,
         augmentation: Augmentation | None = None,
         develop: bool = True,
+        kinds: Sequence[Kind] = KINDS,
+        pairs: int | None = None,
     ) -> None:
         if batch_size < 1 or micro_batches < 1 or not sizes:
             raise InputError(
@@ -73,7 +79,9 @@ class Mixture:
         self.sizes, self.batch_size, self.seed = tuple(sizes), batch_size, seed
         self.micro_batches, self.augmentation, self.develop = micro_batches, augmentation or Augmentation(), develop
         self.sets = tuple(shards) if isinstance(shards, Sequence) else (shards,)
-        self.sources, self._rows, self._start, self._first = _by_source(self.sets)
+        self.sources, self._rows, self._start, self._first = _by_source(self.sets, kinds)
+        if pairs is not None:
+            self._rows, self._start = _limited(self._rows, self._start, pairs)
         self._size = np.diff(self._start)
         if not self.sources:
             raise InputError(
@@ -82,10 +90,16 @@ class Mixture:
         if weights is None:
             weights = dict(zip(self.sources, (self._size.astype(float) ** temperature).tolist(), strict=True))
         share = np.array([weights.get(name, 0.0) for name in self.sources], dtype=float)
-        if not set(weights) <= set(self.sources) or not (share >= 0).all() or not 0 < share.sum() < np.inf:
+        known = {name for one in self.sets for name in one.coded("source")[1]}
+        if not set(weights) <= known or not (share >= 0).all() or not 0 < share.sum() < np.inf:
             raise InputError(f"mixture weights {weights} must be >= 0, for sources among {', '.join(self.sources)}")
         self.shares: dict[str, float] = dict(zip(self.sources, (share / share.sum()).tolist(), strict=True))
         self._interleaving = Interleaving(share.tolist(), seed)
+
+    @property
+    def pairs(self) -> int:
+        """How many frames there are to draw, of sources with a share."""
+        return int(self._size[np.array(list(self.shares.values())) > 0].sum())
 
     def samples(self, number: int) -> Samples:
         """The frames of micro-batch `number`, without reading any."""
@@ -168,7 +182,9 @@ def _stacked(samples: Sequence[_Sample], sources: Sequence[str], damaged: Sequen
     )
 
 
-def _by_source(sets: Sequence[Shards]) -> tuple[tuple[str, ...], NDArray[np.integer], Int64, Int64]:
+def _by_source(
+    sets: Sequence[Shards], kinds: Sequence[Kind]
+) -> tuple[tuple[str, ...], NDArray[np.integer], Int64, Int64]:
     """Names of the sources; kept rows ordered by source; where each source starts there; the first row of each set.
 
     Rows of several sets count on from one to the next. Four bytes a row, as long as they suffice.
@@ -177,7 +193,7 @@ def _by_source(sets: Sequence[Shards]) -> tuple[tuple[str, ...], NDArray[np.inte
     coded = [one.coded("source") for one in sets]
     names = sorted({name for _, texts in coded for name in texts})
     number = {name: i for i, name in enumerate(names)}
-    kept = [one.kept for one in sets]
+    kept = [one.kept[_of_kind(one, kinds)] for one in sets]
     code = np.concatenate(
         [
             np.array([number[t] for t in texts], np.int16)[codes[own]]
@@ -190,3 +206,20 @@ def _by_source(sets: Sequence[Shards]) -> tuple[tuple[str, ...], NDArray[np.inte
     count = np.bincount(code, minlength=len(names))
     present = np.flatnonzero(count)
     return tuple(names[i] for i in present), rows, np.concatenate([[0], np.cumsum(count[present])]), first[:-1]
+
+
+def _of_kind(one: Shards, kinds: Sequence[Kind]) -> NDArray[np.bool_]:
+    codes, names = one.coded("kind")
+    return np.array([name in kinds for name in names], dtype=bool)[codes[one.kept]]
+
+
+def _limited(rows: NDArray[np.integer], start: Int64, pairs: int) -> tuple[NDArray[np.integer], Int64]:
+    """About `pairs` rows, of every source in proportion and at least one: those that a fixed order puts first."""
+    size = np.diff(start)
+    if pairs < len(size):
+        raise InputError(f"pairs must be at least the number of sources, {len(size)}, got {pairs}")
+    take = np.clip(np.round(pairs * size / max(size.sum(), 1)).astype(np.int64), 1, size)
+    source = np.repeat(np.arange(len(size)), size)
+    order = np.lexsort((hashed(source, rows), source))  # sources stay where they are
+    place = np.arange(len(rows)) - np.repeat(start[:-1], size)
+    return rows[order][place < np.repeat(take, size)], np.concatenate([[0], np.cumsum(take)])

@@ -148,8 +148,9 @@ class PromptAnchor(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.raw_gain = nn.Parameter(torch.zeros(()))
-        self.raw_softness = nn.Parameter(torch.tensor(-5.8))
+        # Of one element, not scalars, which cannot be sharded.
+        self.raw_gain = nn.Parameter(torch.zeros(1))
+        self.raw_softness = nn.Parameter(torch.tensor([-5.8]))
         self.affinities = nn.ModuleList(zero_initialised(nn.Conv2d(width, 9, 1)) for width in widths)
 
     @property

@@ -83,7 +83,7 @@ class _Item:
 def items(
     path: Path,
     *,
-    images: str | None = None,
+    images: Path | None = None,
     model: str | None = None,
     metric: bool = False,
     metres_per_unit: float | None = None,

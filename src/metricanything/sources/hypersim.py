@@ -36,7 +36,7 @@ _ORIGIN = Origin("rendered", "synthetic", "Hypersim", "CC BY-SA 3.0")
 _CV_FROM_GL = np.diag([1.0, -1.0, -1.0])
 
 
-def items(path: Path, *, table: str | None = None) -> Items:
+def items(path: Path, *, table: Path | None = None) -> Items:
     """Frames of all cameras of all scenes at or below `path`, sorted; only the tone-mapped previews are read.
 
     `table` is metadata_camera_parameters.csv (by default in `path` or above it). Raises InputError (see `Items`).

@@ -15,8 +15,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from metricanything.sources.common import Items
 
 #: What a value must be an instance of, where that is more than the annotated type (numpy's numbers, paths as text).
-_ACCEPTED: dict[type, type | tuple[type, ...]] = {float: Real, int: Integral, str: (str, os.PathLike)}
-_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+_TEXT = (str, os.PathLike)
+_ACCEPTED: dict[type, type | tuple[type, ...]] = {float: Real, int: Integral, str: _TEXT, Path: _TEXT}
+_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Option:
 
     def takes(self, value: Any) -> bool:
         """Whether `value` is of one of the types."""
-        for narrow in (bool, str):  # a bool is an int and a str a Sequence as well, and neither is meant
-            if isinstance(value, narrow):
-                return narrow in self.types
+        if isinstance(value, str):  # is a Sequence as well, which is not meant
+            return str in self.types or Path in self.types
+        if isinstance(value, bool):  # is an int as well
+            return bool in self.types
         return any(isinstance(value, _ACCEPTED.get(t, t)) for t in self.types)
 
     def wants(self) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from metricanything.core.memory import keep_memory
 from metricanything.data.batches import Batch
 from metricanything.data.loader import load
 from metricanything.data.mixture import Mixture
@@ -89,6 +90,8 @@ class Engine:
     def run(self, progress: Progress | None = None) -> Curve:
         """Train to the end, from the newest checkpoint where there is one; the network is left with its average."""
         meta = self.checkpoints.load(self.state) or {"step": 0, "best": None, "bad": 0}
+        if self.world.device.type == "cpu":
+            keep_memory()
         start, self.best, self._bad = meta["step"], meta["best"], meta["bad"]
         with self.monitor.open(start), self.checkpoints, _stop_requests() as stop:
             self.network.train()

@@ -27,6 +27,7 @@ class Monitor:
         self._curve = folder / "curve.jsonl"
         self._board: Any = None
         self._file: Any = None
+        self._last = 0
         self._since: tuple[int, float] | None = None
 
     @contextmanager
@@ -57,10 +58,16 @@ class Monitor:
         rows = map(json.loads, self._lines())
         return [(row["step"], row["loss"]) for row in rows if row.get("loss") is not None]
 
+    def last_validation(self) -> dict[str, float]:
+        """The errors measured last; empty where nothing was measured."""
+        rows = [row["validation"] for row in map(json.loads, self._lines()) if "validation" in row]
+        return rows[-1] if rows else {}
+
     def step(self, number: int, loss: float, terms: dict[str, float], norm: float, usable: bool) -> None:
         """Record one step; steps without effect have no loss."""
         if not self.world.first:
             return
+        self._last = number + 1
         row = {"step": number, "loss": loss, **terms, "norm": norm} if usable else {"step": number, "loss": None}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -90,10 +97,10 @@ class Monitor:
             for name, value in errors.items():
                 self._board.add_scalar(f"validation/{name}", value, done)
 
-    def picture(self, name: str, done: int, image: NDArray[np.uint8]) -> None:
-        """Show an image (H, W, 3) in TensorBoard."""
+    def picture(self, name: str, image: NDArray[np.uint8]) -> None:
+        """Show an image (H, W, 3) in TensorBoard, at the step recorded last."""
         if self._board is not None:
-            self._board.add_image(name, image, done, dataformats="HWC")
+            self._board.add_image(name, image, self._last, dataformats="HWC")
 
 
 def _board(folder: Path, recipe: Recipe, start: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ def spread(network: nn.Module, hardware: Hardware, world: World) -> nn.Module:
     Order matters: activation checkpoints inside, compilation of single blocks, then sharding or replication.
     """
     network.to(world.device)
-    if not any(isinstance(module, Block) for module in network.modules()):
+    sharded = world.size > 1 and hardware.parallel == "fsdp"  # which knows contiguous parameters alone
+    if not sharded and not any(isinstance(module, Block) for module in network.modules()):
         # Convolutions are faster so on CPUs and GPUs; transformers have nothing to gain.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if hardware.checkpoint_activations:
@@ -97,7 +99,7 @@ def spread(network: nn.Module, hardware: Hardware, world: World) -> nn.Module:
             network.compile()
     if world.size == 1:
         return network
-    if hardware.parallel == "fsdp":
+    if sharded:
         _shard(network, hardware, world)
         return network
     ids = [world.device.index] if world.device.type == "cuda" else None
@@ -121,6 +123,8 @@ def _shard(network: nn.Module, hardware: Hardware, world: World) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    # Nothing here changes a block's output in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(world.device.type, (world.size,))
     # Blocks travel and compute in half precision; norms, heads and the prompt path stay with the root in float32.
     half = torch.bfloat16 if hardware.precision == "bfloat16" else None

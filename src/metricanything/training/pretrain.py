@@ -50,6 +50,8 @@ def run(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Train
         engine = assemble(recipe, folder, world)
         curve = engine.run(progress)
         export(engine, folder / MODEL)
+        if world.first:
+            write_json(folder / "run.json", summary(engine))
     return Trained(folder / MODEL, curve)
 
 
@@ -63,39 +65,27 @@ def assemble(recipe: Recipe, folder: Path, world: World) -> Engine:
     engine = Engine(network, task, recipe, mixtures, folder, world)
     held_out = validation.held_out(recipe, [Shards(path) for path in recipe.data.validation])
     if held_out is not None:
-        engine.validate = partial(validation.measure, task=task, mixture=held_out, recipe=recipe, world=world)
+        engine.validate = partial(
+            validation.measure, task=task, mixture=held_out, recipe=recipe, world=world, show=engine.monitor.picture
+        )
     return engine
 
 
 def mixture(recipe: Recipe, shards: Sequence[Shards], stage: int) -> Mixture:
-    """The data of a stage: the recipe's weights, limited to sources of the stage's kinds."""
-    data, kinds = recipe.data, recipe.stages[stage].kinds
-    allowed = {
-        source for one in shards for source, kind in set(zip(one.sources(), one.kinds(), strict=True)) if kind in kinds
-    }
-    if not allowed:
-        raise InputError(f"no source of kind {' or '.join(kinds)} in the shards, which stage {stage + 1} needs")
-    counts = {name: n for name, n in _counts(shards).items() if name in allowed}
-    weights = {name: n**data.temperature for name, n in counts.items()}
-    if data.weights is not None:
-        weights = {name: weight for name, weight in data.weights.items() if name in allowed}
+    """The data of a stage: the recipe's weights, limited to frames of the stage's kinds."""
+    data = recipe.data
     return Mixture(
         shards,
         sizes=data.sizes,
         batch_size=recipe.batch,
         seed=recipe.seed + stage,
-        weights=weights,
+        weights=data.weights,
+        temperature=data.temperature,
         micro_batches=recipe.micro_batches,
         augmentation=data.augmentation,
+        kinds=recipe.stages[stage].kinds,
+        pairs=data.pairs,
     )
-
-
-def _counts(shards: Sequence[Shards]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for one in shards:
-        for source in one.sources():
-            counts[source] = counts.get(source, 0) + 1
-    return counts
 
 
 def task_of(recipe: Recipe) -> Task:
@@ -165,9 +155,22 @@ def record(recipe: Recipe, mixtures: Sequence[Mixture]) -> dict[str, Any]:
         "input_side": recipe.input_side,
         "steps": recipe.steps,
         "images": recipe.images,
+        "pairs": max(one.pairs for one in mixtures),
         "seed": recipe.seed,
         "data": sorted({source for one in mixtures for source, share in one.shares.items() if share > 0}),
         "recipe": plain,
+    }
+
+
+def summary(engine: Engine) -> dict[str, Any]:
+    """What `metricanything scaling` wants to know of a run: pairs, parameters, errors on the validation shards."""
+    return {
+        "name": engine.recipe.model,
+        "pairs": max(one.pairs for one in engine.mixtures),
+        "images": engine.recipe.images,
+        "parameters": sum(p.numel() for p in engine.network.parameters()),
+        "seed": engine.recipe.seed,
+        "metrics": engine.monitor.last_validation(),
     }
 
 

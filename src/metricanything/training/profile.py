@@ -28,7 +28,8 @@ def profile(recipe: Recipe, steps: int) -> str:
 
     Every part waits for the device, so that their sum is a step without any overlap; the steps are then taken again
     as in training, where data, prompts (on a CPU) and communication run beside the rest. Communication is the time
-    of the collectives alone, as the profiler sees them, and is contained in backward and optimiser.
+    of the collectives alone, as the profiler sees them, with the wait for slower processes; backward and optimiser
+    contain it.
     """
     with tempfile.TemporaryDirectory() as folder, parallel.world(recipe.hardware) as world:
         engine = assemble(dataclasses.replace(recipe, steps=steps + _WARM_UP), Path(folder), world)

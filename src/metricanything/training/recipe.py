@@ -27,6 +27,8 @@ class Data:
     """Relative share of each source, 0 for those left out; without it, `temperature` decides."""
     temperature: float = 0.5
     """A source's share goes with its number of frames to this power: 0 = all alike, 1 = by size."""
+    pairs: int | None = None
+    """Train on so many of the pairs alone, of every source in proportion; fewer are always among more."""
     sizes: tuple[tuple[int, int], ...] = ((128, 160), (96, 160), (160, 128))
     """(height, width) of the training views, one drawn per step; multiples of 32."""
     augmentation: Augmentation = field(default_factory=Augmentation)
