@@ -87,7 +87,7 @@ def items(
     model: str | None = None,
     metric: bool = False,
     metres_per_unit: float | None = None,
-    positions: str | None = None,
+    positions: Path | None = None,
     min_track: int = 3,
 ) -> Items:
     """Frames of the registered images of one COLMAP model, sorted by name, with the 3D points they see as depth.
