@@ -21,7 +21,7 @@ from source_fixtures import (
     write_json,
 )
 from source_fixtures_lidar import cut
-from source_fixtures_rgbd import smooth, write_npy
+from source_fixtures_rgbd import smooth, write_exr, write_npy
 
 K3 = [[30.0, 0, 19.5], [0, 31.0, 14.5], [0, 0, 1.0]]
 
@@ -304,6 +304,27 @@ def build_nerfstudio(root: Path) -> None:
     write_json(root / "transforms.json", {**shared, "k1": -0.1, "k2": 0.02, "p1": 0.001, "p2": 0.0, "frames": frames})
 
 
+def build_wai(root: Path) -> None:
+    """As MapAnything's conversion scripts write a scene of BlendedMVS."""
+    scene, frames = root / "5a3ca9cb", []
+    for n in range(FRAMES):
+        noise_image(scene / f"images/{n}.png", n)
+        depth = smooth(n)
+        depth[0, 0] = 0
+        write_exr(scene / f"depth/{n}.exr", depth, np.float32)
+        pose = [[0, 0, 1, n], [0, 1, 0, 2], [-1, 0, 0, 3], [0, 0, 0, 1]]
+        names = {"frame_name": str(n), "image": f"images/{n}.png", "file_path": f"images/{n}.png"}
+        lens = {"h": HEIGHT, "w": WIDTH, "fl_x": 30.0, "fl_y": 31.0, "cx": 20.0, "cy": 15.0}
+        frames.append({**names, "depth": f"depth/{n}.exr", "transform_matrix": pose, **lens})
+    modalities = {
+        "image": {"frame_key": "image", "format": "image"},
+        "depth": {"frame_key": "depth", "format": "depth"},
+    }
+    shared = {"scene_name": "5a3ca9cb", "dataset_name": "blendedmvs", "version": "0.1", "shared_intrinsics": False}
+    model = {"camera_model": "PINHOLE", "camera_convention": "opencv", "scale_type": "colmap"}
+    write_json(scene / "scene_meta.json", {**shared, **model, "frames": frames, "frame_modalities": modalities})
+
+
 def numbered(pattern: str) -> object:
     return lambda root: [root / pattern.format(n) for n in range(FRAMES)]
 
@@ -362,6 +383,11 @@ MORE: dict[str, Fixture] = {
         build_mvsnet,
         numbered("5a3ca9cb270f0e3f14d0eddb/blended_images/{:08d}.jpg"),
         lambda root: cut(root / "5a3ca9cb270f0e3f14d0eddb/rendered_depth_maps/00000001.pfm"),
+    ),
+    "wai": Fixture(
+        build_wai,
+        numbered("5a3ca9cb/images/{}.png"),
+        lambda root: cut(root / "5a3ca9cb/depth/1.exr", 400),
     ),
     "nerfstudio": Fixture(build_nerfstudio, numbered("images/{}.png"), wrong_png("depths/1.png")),
 }

@@ -16,11 +16,11 @@ def smooth(seed: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     return (1 + 0.1 * seed + np.arange(width * height).reshape(height, width) / 2000).astype(np.float32)
 
 
-def write_exr(path: Path, depth: np.ndarray) -> None:
+def write_exr(path: Path, depth: np.ndarray, dtype: type = np.float16) -> None:
     import OpenEXR
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with OpenEXR.File({}, {"R": np.ascontiguousarray(depth, dtype=np.float16)}) as file:
+    with OpenEXR.File({}, {"R": np.ascontiguousarray(depth, dtype=dtype)}) as file:
         file.write(str(path))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from source_fixtures import COLMAP_CENTRES, HEIGHT, WIDTH, ramp, require, write_
 from source_fixtures_rgbd import smooth
 
 from metricanything import sources
+from metricanything.core.camera import Camera
 from metricanything.core.frame import Frame
+from metricanything.sources import wai
 
 #: World from camera of a camera that stands turned: the inverse of [R | t] with z to x, x to -z.
 ROTATION = np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])
@@ -251,3 +255,43 @@ def test_nerfstudio_cameras_and_poses(tmp_path: Path) -> None:
     assert only.camera.model == "kannala_brandt" and only.camera.params == (20, 20, 20, 15, 0.1, 0, 0, 0.01)
     write_json(tmp_path / "transforms.json", {**lens, "camera_model": "EQUIRECT", "frames": [fisheye]})
     assert_refused(lambda: next(sources.read("nerfstudio", tmp_path)), "transforms.json", "EQUIRECT")
+
+
+def test_wai_numbers(tmp_path: Path) -> None:
+    frame = frames_of("wai", tmp_path)[1]
+    expected = smooth(1)
+    expected[0, 0] = np.nan
+    np.testing.assert_array_equal(frame.depth, expected)
+    assert frame.camera.params == (30, 31, 20, 15) and (frame.name, frame.source) == ("5a3ca9cb/1", "blendedmvs")
+    np.testing.assert_allclose(frame.world_from_cam[:3], np.column_stack([ROTATION, [1, 2, 3]]), atol=1e-12)
+
+
+def test_wai_scenes_are_written_as_mapanything_writes_them(tmp_path: Path) -> None:
+    """The keys of its conversion scripts, files that others read, and the same frames back."""
+    import OpenEXR
+
+    frames = frames_of("wai", tmp_path / "in")
+    lenses = [
+        Camera.opencv(30, 31, 20, 15, WIDTH, HEIGHT, distortion=(0.1, 0.01, 0.001, 0.002, 0.003)),
+        Camera.kannala_brandt(30, 31, 20, 15, WIDTH, HEIGHT, distortion=(0.1, 0.01, 0.001, 0.002)),
+        frames[2].camera,
+    ]
+    given = [replace(f, camera=c, scale="metric") for f, c in zip(frames, lenses, strict=True)]
+    given[0].depth[1, 1] = np.inf
+    assert wai.write_scene(iter(given), tmp_path / "out/scene") == 3
+    meta = json.loads((tmp_path / "out/scene/scene_meta.json").read_text())
+    original = json.loads((tmp_path / "in/5a3ca9cb/scene_meta.json").read_text())
+    assert set(original) - set(meta) == {"camera_model"} and set(original["frames"][0]) <= set(meta["frames"][0])
+    with OpenEXR.File(str(tmp_path / "out/scene/depth/000000.exr"), separate_channels=True) as file:
+        (channel,) = file.channels().values()
+        assert channel.pixels.dtype == np.float32 and channel.pixels[1, 1] == 0 == channel.pixels[0, 0]
+    back = list(sources.read("wai", tmp_path / "out"))
+    for one, other in zip(given, back, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(np.where(np.isinf(one.depth), np.nan, one.depth), other.depth)
+        np.testing.assert_array_equal(one.world_from_cam, other.world_from_cam)
+        assert one.camera == other.camera and other.scale == "metric"
+    bare = replace(frames[0], world_from_cam=None)
+    assert_refused(lambda: wai.write_scene([bare], tmp_path / "no"), "5a3ca9cb/0", "pose")
+    assert_refused(lambda: wai.write_scene([], tmp_path / "no"), "none")
+    assert_refused(lambda: wai.write_scene([frames[0], given[1]], tmp_path / "no"), "metric, up_to_scale")

@@ -26,6 +26,10 @@ _REQUIRED = (
 )
 _OPTIONAL = {
     "pycolmap": "COLMAP models: pip install 'metricanything[colmap]'",
+    "h5py": "NYU and Hypersim: pip install 'metricanything[readers]'",
+    "laspy": "LAS and LAZ point clouds: pip install 'metricanything[readers]'",
+    "pypcd4": "PCD point clouds: pip install 'metricanything[readers]'",
+    "av": "videos of recordings: pip install 'metricanything[readers]'",
     "cv2": "keypoint prompts: pip install 'metricanything[keypoints]'",
 }
 _DISK_GB = 2.0

@@ -28,6 +28,8 @@ from metricanything.sources.common import (
     require_file,
     require_size,
 )
+from metricanything.sources.scaling import metres_per_unit as metres_per_unit_of
+from metricanything.sources.scaling import read_places
 
 #: COLMAP model -> (our model, our parameters as indices into COLMAP's; None is 0).
 _MODELS: dict[str, tuple[str, tuple[int | None, ...]]] = {
@@ -85,20 +87,24 @@ def items(
     model: str | None = None,
     metric: bool = False,
     metres_per_unit: float | None = None,
+    positions: Path | None = None,
     min_track: int = 3,
 ) -> Items:
     """Frames of the registered images of one COLMAP model, sorted by name, with the 3D points they see as depth.
 
     Points seen by fewer than `min_track` images are left out: with two, nothing checks the match along the epipolar
     line. Where several fall on a pixel the nearest counts. `sigma` is described at `depth_sigma`. Depth is metric
-    when `metres_per_unit` is given, or `scale.json` ({"metres_per_unit": x}) lies beside or above the model, or
-    `metric` declares the model to be in metres; else it is up to scale. `images` is the image folder (default
+    when `metres_per_unit` is given, or `positions` names a JSON file with measured places of the cameras (GPS in a
+    local frame, say; see `sources.scaling`), or `scale.json` ({"metres_per_unit": x}) lies beside or above the model,
+    or `metric` declares the model to be in metres; else it is up to scale. `images` is the image folder (default
     PROJECT/images), `model` chooses among sparse/0, sparse/1, ... Raises InputError for a model that cannot be read.
     """
     path = Path(path)
     folder = find_model(path, model)
     image_folder = Path(images) if images is not None else _find_images(path, folder)
     reconstruction = load_reconstruction(folder)
+    if positions is not None:
+        metres_per_unit = _scale_of_places(reconstruction, Path(positions))
     factor = scale_of(path, folder, metres_per_unit)
     scale: Scale = "metric" if factor is not None or metric else "up_to_scale"
     sparse, found = _to_arrays(reconstruction, image_folder, min_track, 1.0 if factor is None else factor)
@@ -270,6 +276,21 @@ def _find_images(path: Path, folder: Path) -> Path:
     """The folder `images` at the project, or beside the model or up to two levels above it."""
     places = [p / "images" for p in (path, folder, *folder.resolve().parents[:2])]
     return next((p for p in places if p.is_dir()), places[0])
+
+
+def _scale_of_places(reconstruction: Any, file: Path) -> float:
+    """Metres per unit of the model from the measured places of its cameras in `file`."""
+    places = read_places(file)
+    centres, measured = [], []
+    for image in reconstruction.images.values():
+        if image.has_pose and str(image.name) in places:
+            pose = np.asarray(image.cam_from_world().matrix(), dtype=np.float64)
+            centres.append(-pose[:, :3].T @ pose[:, 3])
+            measured.append(places[str(image.name)])
+    try:
+        return metres_per_unit_of(np.array(centres), np.array(measured))[0]
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def scale_of(path: Path, folder: Path, given: float | None) -> float | None:

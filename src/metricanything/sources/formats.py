@@ -201,6 +201,14 @@ ALL = (
         metric=False,
     ),
     Reader(
+        "wai",
+        "WAI, the format of MapAnything: SCENE/scene_meta.json with images and EXR depth",
+        "https://github.com/facebookresearch/map-anything/tree/main/data_processing",
+        "that of the data converted; state it as `licence` in dataset.json",
+        signs=("**/scene_meta.json",),
+        metric=False,
+    ),
+    Reader(
         "hypersim",
         "Hypersim: previews with depth_meters.hdf5, any camera of its table",
         "https://github.com/apple/ml-hypersim",

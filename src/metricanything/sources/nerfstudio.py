@@ -57,12 +57,13 @@ def _load(root: Path, origin: Origin, record: dict[str, Any]) -> Frame:
     image = read_image(require_file(file, "transforms.json names this image"))
     scale = 1 / unit if depth_file.suffix.lower() == ".png" else None
     depth = read_depth(require_file(depth_file, "transforms.json names this depth map"), scale)
-    camera = _camera(record, image.shape[1], image.shape[0], where)
+    camera = camera_of(record, image.shape[1], image.shape[0], where)
     name = Path(record["file_path"]).with_suffix("").as_posix()
     return make_frame(name, image, depth, camera, origin, depth_file, pose=cv_from_gl(pose))
 
 
-def _camera(record: dict[str, Any], width: int, height: int, where: Path) -> Camera:
+def camera_of(record: dict[str, Any], width: int, height: int, where: Path) -> Camera:
+    """The camera of a frame's record, for an image of `width` x `height` where none is stated; else InputError."""
     try:
         fx = float(record["fl_x"])
         numbers = (fx, float(record.get("fl_y", fx)), float(record["cx"]), float(record["cy"]))
