@@ -57,7 +57,11 @@ def test_a_batch_is_solved_like_each_problem(seed: int, samples: int) -> None:
         if math.isnan(scale):
             continue
         alone = cost(
-            p[i : i + 1], q[i : i + 1], w[i : i + 1], torch.tensor([scale]).double(), torch.tensor(shift)[None]
+            p[i : i + 1],
+            q[i : i + 1],
+            w[i : i + 1],
+            torch.tensor([scale], dtype=torch.float64),
+            torch.tensor(shift)[None],
         )
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-9, atol=1e-12)
 

@@ -51,7 +51,10 @@ def pretrain(run: Run) -> None:
 
 def label(run: Run) -> None:
     """Let the teacher label every frame densely."""
-    labelling = Labelling(teacher=str(run.model("compact-teacher")), seed=run.settings.seed, frames_per_shard=64)
+    # Of a teacher with a minute's training the agreement is recorded, but nothing is put aside.
+    labelling = Labelling(
+        teacher=str(run.model("compact-teacher")), seed=run.settings.seed, agreement=0.0, frames_per_shard=64
+    )
     shards, done = Shards(run.shards), 0
     with run.open_bar("3 label with teacher", len(shards), "frame") as bar, parallel.world(_CPU) as world:
 
