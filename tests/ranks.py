@@ -8,12 +8,14 @@ everything and computed nothing, because importing takes longer than such a run.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
 import sys
 import threading
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,9 @@ from metricanything.core.files import write_bytes
 from metricanything.models.registry import get_spec
 from metricanything.training import parallel
 from metricanything.training.engine import Engine
-from metricanything.training.pretrain import mixture, run, task_of
+from metricanything.training.pretrain import mixture, new_network, run, task_of
 from metricanything.training.recipe import Recipe
+from metricanything.training.teacher import TeacherTask
 
 TINY = json.dumps(
     {
@@ -51,6 +54,9 @@ def recipe_of(spec: dict[str, Any]) -> Recipe:
         parallel=spec.get("parallel", "ddp"),
         precision=spec.get("precision", "float32"),
         checkpoint_activations=spec.get("checkpoint_activations", False),
+        validation=(Path(spec["shards"]),) if "validate_every" in spec else (),
+        validate_every=spec.get("validate_every", 1000),
+        validation_frames=6,
     )
 
 
@@ -95,7 +101,38 @@ def gradient(spec: dict[str, Any]) -> None:
             write_bytes(Path(spec["folder"]) / "gradient.json", content.encode())
 
 
-DO = {"train": train, "gradient": gradient}
+class Poisoned(TeacherTask):
+    """Charges NaN for the micro-batches that process 1 computes in the steps of `at`."""
+
+    at: tuple[int, ...] = ()
+    calls = 0
+
+    def loss(self, output: Any, batch: Any, weights: Any) -> dict[str, Any]:
+        bad = os.environ.get("RANK") == "1" and self.calls in self.at
+        object.__setattr__(self, "calls", self.calls + 1)
+        return {name: term * math.nan if bad else term for name, term in super().loss(output, batch, weights).items()}
+
+
+def poisoned(spec: dict[str, Any]) -> None:
+    """Two ranks of which one has a bad loss in step 1; every rank writes what it warned of and its weights."""
+    from metricanything.curate.shards import Shards
+
+    recipe = recipe_of(spec)
+    task = Poisoned(recipe.prompts)
+    object.__setattr__(task, "at", (1,))
+    with parallel.world(recipe.hardware) as world, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = mixture(recipe, [Shards(path) for path in recipe.data.shards], 0)
+        engine = Engine(new_network(recipe), task, recipe, [data], Path(spec["folder"]), world)
+        curve = engine.run()
+        said = [str(one.message) for one in caught if "skipped" in str(one.message)]
+        names = [list(data.batch(2 + rank).names) for rank in range(2)]
+        state = {name: value.tolist() for name, value in engine.network.state_dict().items()}
+        record = {"said": said, "names": names, "steps": [step for step, _ in curve], "state": state}
+        write_bytes(Path(spec["folder"]) / f"rank-{world.rank}.json", json.dumps(record).encode())
+
+
+DO = {"poisoned": poisoned, "train": train, "gradient": gradient}
 
 
 def attempt(spec: dict[str, Any]) -> list[int]:

@@ -164,6 +164,38 @@ def test_half_precision_trains(shards: Path, whole: Callable[[int], Path], tmp_p
     np.testing.assert_allclose(*losses, rtol=0.05)
 
 
+def test_one_bad_process_makes_all_skip(shards: Path, tmp_path: Path) -> None:
+    """The first process says so, and names the samples of the bad one alone."""
+    assert launch(tmp_path, [{"do": "poisoned", "shards": str(shards), "ranks": 2, "steps": 3}]) == [[0, 0]]
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
+    assert first["steps"] == [0, 2]
+    assert first["state"] == second["state"]
+    assert np.isfinite(np.concatenate([np.ravel(value) for value in first["state"].values()])).all()
+    assert first["said"] == [f"step 1 skipped: loss or gradient not finite; samples {', '.join(first['names'][1])}"]
+    assert second["said"] == []
+
+
+def test_measuring_changes_no_step(shards: Path, tmp_path: Path) -> None:
+    """Neither with whole nor with sharded networks, whose average is swapped in for it."""
+    for kind in ("ddp", "fsdp"):
+        folders = [tmp_path / f"{kind}-{every}" for every in (1, 1000)]
+        for folder, every in zip(folders, (1, 1000), strict=True):
+            launch(folder, [train(shards, 2, parallel=kind, steps=4, validate_every=every)])
+        losses = [[json.loads(line) for line in curve(folder).splitlines()] for folder in folders]
+        often, seldom = ([row for row in rows if "loss" in row] for rows in losses)
+        assert often == seldom, kind
+        assert sum("validation" in row for row in losses[0]) == 4
+
+
+def test_any_number_of_processes_measures_the_same(shards: Path, tmp_path: Path) -> None:
+    """Three micro-batches of validation on one process and on two."""
+    found = []
+    for ranks in (1, 2):
+        launch(tmp_path / str(ranks), [train(shards, ranks, steps=1, validate_every=1)])
+        found.append(json.loads(curve(tmp_path / str(ranks)).splitlines()[-1])["validation"]["AbsRel"])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_ranks_must_share_the_micro_batches(shards: Path, tmp_path: Path) -> None:
     path = tmp_path / "specs.json"
     path.write_text(json.dumps([train(shards, 3, folder=str(tmp_path), steps=2)]))

@@ -24,7 +24,7 @@ from metricanything.models.compact.pointmap import PointOutput
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.outputs import DepthOutput
 from metricanything.models.registry import COMPACT, get_spec
-from metricanything.training import engine, optimiser, parallel
+from metricanything.training import engine, optimiser, parallel, validation
 from metricanything.training.engine import Curve, train
 from metricanything.training.pretrain import task_of
 from metricanything.training.recipe import Optimiser, Recipe, Stage
@@ -149,6 +149,57 @@ def test_a_few_checkpoints_are_kept_and_the_best(tiny_config: DepthConfig, data:
     assert run.best == {"step": 2, "error": 1.0}
     rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     assert [row["validation"]["AbsRel"] for row in rows if "validation" in row] == [5, 1, 3, 4, 2, 6]
+
+
+def test_the_best_is_kept_between_checkpoints(tiny_config: DepthConfig, data: Mixture, tmp_path: Path) -> None:
+    """Also where no checkpoint was due when it was measured."""
+    errors = iter([5.0, 1.0, 3.0])
+    recipe = saving(6, keep=1, validate_every=2, checkpoint_seconds=1e9)
+    with parallel.world(recipe.hardware) as world:
+        run = engine.Engine(fresh(tiny_config), task_of(recipe), recipe, [data], tmp_path, world)
+        run.validate = lambda network: {"AbsRel": next(errors)}
+        run.run()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
+
+
+def test_nothing_measured_is_not_the_best(data: Mixture, tmp_path: Path) -> None:
+    """Held-out frames whose labels are known up to scale alone have no AbsRel, which is not an AbsRel of zero."""
+    recipe = saving(1)
+
+    class UpToScale:
+        def errors(self, output: Any, batch: Batch) -> dict[str, Tensor]:
+            return {"AbsRel": torch.full((len(batch),), math.nan), "other": torch.ones(len(batch))}
+
+        def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+            return batch
+
+        def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+            return (batch.image_B3HW,)
+
+    with parallel.world(recipe.hardware) as world:
+        assert validation.measure(Line(), UpToScale(), data, recipe, world) == {"other": 1.0}  # type: ignore[arg-type]
+        run = engine.Engine(Line(), Charge(lambda a: a.square().sum()), recipe, [data], tmp_path, world)
+        run.validate = lambda network: {}
+        run.run()
+    assert run.best is None
+
+
+def test_a_full_disk_says_so(tiny_config: DepthConfig, data: Mixture, tmp_path: Path) -> None:
+    """Files that may not grow stand for the disk: what writes checkpoints is neither silent nor an exotic error."""
+    import resource
+    import signal
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+        with pytest.raises(OSError, match="checkpoints"):
+            fit(fresh(tiny_config), data, tmp_path, saving(3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not list((tmp_path / "checkpoints").glob("step-*"))
+    assert [step for step, _ in fit(fresh(tiny_config), data, tmp_path, saving(3))] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "no meta", "no step", "tensor file gone", "other network"])

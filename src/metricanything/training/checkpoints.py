@@ -6,6 +6,7 @@ still being written has another name, so that what can be seen is complete.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import warnings
 from concurrent.futures import Future
@@ -127,26 +128,42 @@ class Checkpoints:
         self._writing = _Writing(future, folder, {"version": VERSION, "recipe": self.recipe.identity(), **meta})
 
     def settle(self, *, wait: bool = False) -> None:
-        """Make a checkpoint visible once it is written, and remove those that are no longer kept."""
-        writing = self._writing
-        if writing is None or not (wait or (self.world.size == 1 and writing.future.done())):
-            return
-        writing.future.result()
+        """Make a checkpoint visible once it is written, and remove those that are no longer kept.
+
+        The first process learns that all have written theirs, so none waits for another unless asked to.
+        """
+        if self._writing is not None and (wait or self._writing.future.done()):
+            self._finish(self._writing)
+        if wait:
+            self.world.wait()
+
+    def _finish(self, writing: _Writing) -> None:
         self._writing = None
+        _result(writing)
         if self.world.first:
             write_json(writing.folder / META, writing.meta)
             final = self.path(writing.meta["step"])
             shutil.rmtree(final, ignore_errors=True)
             writing.folder.rename(final)
             self._prune(best=writing.meta.get("best"))
-        if wait:
-            self.world.wait()
 
     def _prune(self, best: dict[str, Any] | None) -> None:
         steps = self.steps()
         keep = set(steps[-self.recipe.record.keep :]) | ({best["step"]} if best else set())
         for step in set(steps) - keep:
             shutil.rmtree(self.path(step), ignore_errors=True)
+
+
+def _result(writing: _Writing) -> None:
+    """Wait until a checkpoint is written. Raises OSError, where the disk is full with that as its reason."""
+    try:
+        writing.future.result()
+    except dcp.CheckpointException as error:  # no Exception: nobody else would catch it
+        causes = [cause for cause, _ in error.failures.values()]
+        code = next((c.errno for c in causes if isinstance(c, OSError) and c.errno), errno.EIO)
+        if shutil.disk_usage(writing.folder.parent).free < 2**20:
+            code = errno.ENOSPC  # PyTorch's own writer reports that as a bare RuntimeError
+        raise OSError(code, "; ".join(dict.fromkeys(map(str, causes)))[:200], str(writing.folder)) from error
 
 
 def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:

@@ -7,7 +7,6 @@ goes on with another number of processes sees the same samples, and its gradient
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
@@ -52,6 +51,10 @@ class Step:
     """Whether loss and gradient were finite; otherwise nothing was changed."""
     wish: bool
     """Whether a process wished for a checkpoint."""
+    stop: bool
+    """Whether a process was asked to end; all have to end after the same step."""
+    guilty: tuple[str, ...] = ()
+    """Samples that may be at fault in a step that is not usable, of all processes."""
 
     @property
     def loss(self) -> float:
@@ -95,26 +98,28 @@ class Engine:
         start, self.best, self._bad = meta["step"], meta["best"], meta["bad"]
         with self.monitor.open(start), self.checkpoints, _stop_requests() as stop:
             self.network.train()
-            saved = time.monotonic()
+            saved, stopped = time.monotonic(), False
             for number, batches in self.batches(start):
                 due = self.world.first and time.monotonic() - saved > self.recipe.record.checkpoint_seconds
-                step = self.step(number, batches, wish=due or stop.is_set())
-                self._guard(number, step, batches)
+                step = self.step(number, batches, wish=due, stop=stop.is_set())
+                self._guard(number, step)
                 self.monitor.step(number, step.loss, step.terms, step.norm, step.usable)
                 if progress is not None:
                     progress(number + 1, step.loss, step.terms)
                 last = number + 1 == self.recipe.steps
                 if last or (number + 1) % self.recipe.record.validate_every == 0:
                     self._measure(number + 1)
-                if last or step.wish:
+                best = self.best is not None and self.best["step"] == number + 1
+                if last or best or step.wish or step.stop:
                     meta = {"step": number + 1, "best": self.best, "bad": self._bad}
                     self.checkpoints.save(self.state, meta)
                     saved = time.monotonic()
-                if stop.is_set() and step.wish:
+                stopped = step.stop
+                if stopped:
                     break
                 self.checkpoints.settle()
             self.checkpoints.settle(wait=True)
-            if stop.is_set():
+            if stopped:
                 raise KeyboardInterrupt
         if self.average is not None:
             self.average.swap()
@@ -146,23 +151,25 @@ class Engine:
                     batches.append(batch if on_cpu else prepare(batch, micro))
                 yield number, batches
 
-    def step(self, number: int, batches: Sequence[Batch], *, wish: bool = False) -> Step:
+    def step(self, number: int, batches: Sequence[Batch], *, wish: bool = False, stop: bool = False) -> Step:
         """One optimiser step; without effect where a loss or the gradient is not finite on any process."""
         terms = self.gradients(number, batches)
         norm = parallel.gradient_norm(self.network, self.recipe.optimiser.clip)
-        self._local_loss = [float(value) for value in torch.stack(list(terms.values())).sum(dim=0).cpu()]
-        means = torch.stack(list(terms.values())).double().mean(dim=1).cpu()
+        local = torch.stack(list(terms.values())).double().cpu()
+        means = local.mean(dim=1)
         bad = float(not (means.isfinite().all() and torch.isfinite(norm)))
         # NaN in a sum would leave nothing of the other processes' losses.
-        sums = self.world.sum(torch.cat([means.nan_to_num(0, 0, 0), torch.tensor([bad, float(wish)])]))
-        usable = not sums[-2]
+        flags = torch.tensor([bad, float(wish), float(stop)])
+        sums = self.world.sum(torch.cat([means.nan_to_num(0, 0, 0), flags]))
+        usable, wish, stop = not sums[-3], bool(sums[-2]), bool(sums[-1])
+        guilty = () if usable else self._guilty(batches, local.sum(dim=0).isfinite().tolist())
         if usable:
             optimiser.set_rates(self.optimiser, optimiser.schedule(self.recipe.optimiser, self.recipe.steps, number))
             self.optimiser.step()
             if self.average is not None:
                 self.average.update(number)
-        values = means if self.world.size == 1 else sums[:-2] / self.world.size
-        return Step(dict(zip(terms, values.tolist(), strict=True)), float(norm), usable, bool(sums[-1]))
+        values = means if self.world.size == 1 else sums[:-3] / self.world.size
+        return Step(dict(zip(terms, values.tolist(), strict=True)), float(norm), usable, wish, stop, guilty)
 
     def gradients(self, number: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """The mean gradient over all processes' micro-batches, left in the parameters; this process's terms (A,)."""
@@ -171,7 +178,8 @@ class Engine:
         found: dict[str, list[Tensor]] = {}
         for i, batch in enumerate(batches):
             # For networks that draw random numbers of their own.
-            torch.manual_seed(self.recipe.seed * 1_000_003 + number * self.recipe.micro_batches + i)
+            micro = number * self.recipe.micro_batches + i * self.world.size + self.world.rank
+            torch.manual_seed(self.recipe.seed * 1_000_003 + micro)
             with parallel.synchronised(self.wrapped, i + 1 == len(batches)):
                 with parallel.autocast(self.recipe.hardware, self.world):
                     output = self.wrapped(*self.task.inputs(batch))
@@ -185,15 +193,21 @@ class Engine:
         """Which stage of the recipe a step belongs to."""
         return sum(number >= end for end in self.recipe.stage_starts()[1:-1])
 
-    def _guard(self, number: int, step: Step, batches: Sequence[Batch]) -> None:
+    def _guilty(self, batches: Sequence[Batch], finite: Sequence[bool]) -> tuple[str, ...]:
+        """Samples of the micro-batches, of all processes, whose loss is not finite; without any such, all samples."""
+        mine = [(ok, batch.names) for ok, batch in zip(finite, batches, strict=True)]
+        everyone = [pair for pairs in self.world.gather(mine) for pair in pairs]
+        # With finite losses the gradient of any of them may be at fault.
+        names = [names for ok, names in everyone if not ok] or [names for _, names in everyone]
+        return tuple(name for group in names for name in group)
+
+    def _guard(self, number: int, step: Step) -> None:
         """Report a skipped step with the samples in it; raise RuntimeError after too many in a row."""
         if step.usable:
             self._bad = 0
             return
         self._bad += 1
-        # A loss that is not finite names its micro-batch; otherwise the gradient of any of them may be at fault.
-        guilty = [b for b, loss in zip(batches, self._local_loss, strict=True) if not math.isfinite(loss)] or batches
-        names = ", ".join(name for batch in guilty for name in batch.names)
+        names = ", ".join(step.guilty)
         self.monitor.skipped(number, names)
         if self._bad >= MAX_BAD_STEPS:
             raise RuntimeError(f"loss not finite {self._bad} steps in a row; last samples: {names}")
@@ -207,11 +221,12 @@ class Engine:
         self.network.eval()
         errors = self.validate(self.wrapped)
         self.network.train()
+        parallel.gather_again(self.network)
         if self.average is not None:
             self.average.swap()
         self.monitor.validation(done, errors)
-        error = next(iter(errors.values()))
-        if self.best is None or error < self.best["error"]:
+        error = next(iter(errors.values()), None)
+        if error is not None and (self.best is None or error < self.best["error"]):
             self.best = {"step": done, "error": error}
 
 

@@ -67,7 +67,7 @@ class Monitor:
         """Record one step; steps without effect have no loss."""
         if not self.world.first:
             return
-        self._last = number + 1
+        self._last = number
         row = {"step": number, "loss": loss, **terms, "norm": norm} if usable else {"step": number, "loss": None}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -84,8 +84,9 @@ class Monitor:
         self._since = number, now
 
     def skipped(self, number: int, names: str) -> None:
-        """Say, in every process that knows them, which samples were in a step that was skipped."""
-        warnings.warn(f"step {number} skipped: loss or gradient not finite; samples {names}", stacklevel=2)
+        """Say which samples were in a step that was skipped."""
+        if self.world.first:
+            warnings.warn(f"step {number} skipped: loss or gradient not finite; samples {names}", stacklevel=2)
 
     def validation(self, done: int, errors: dict[str, float]) -> None:
         """Record errors on held-out frames after `done` steps."""
@@ -95,7 +96,7 @@ class Monitor:
         self._file.flush()
         if self._board is not None:
             for name, value in errors.items():
-                self._board.add_scalar(f"validation/{name}", value, done)
+                self._board.add_scalar(f"validation/{name}", value, done - 1)  # a purge from `done` on leaves it
 
     def picture(self, name: str, image: NDArray[np.uint8]) -> None:
         """Show an image (H, W, 3) in TensorBoard, at the step recorded last."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -51,6 +52,14 @@ class World:
             values = values.to(self.device)
             dist.all_reduce(values)
         return values.cpu()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The picklable `value` of every process, in their order."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Return when every process has come here."""
@@ -148,6 +157,16 @@ def synchronised(network: nn.Module, now: bool) -> AbstractContextManager:
     if hasattr(network, "set_requires_gradient_sync"):
         network.set_requires_gradient_sync(now)  # type: ignore[operator]
     return nullcontext()
+
+
+def gather_again(network: nn.Module) -> None:
+    """Forget the whole parameters that a sharded network keeps from a forward pass that no backward pass followed.
+
+    Whoever changes parameters after such a pass (`Average.swap`) would otherwise find the next one using the old ones.
+    """
+    for module in network.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()  # type: ignore[operator]
 
 
 def gradient_norm(network: nn.Module, clip: float) -> Tensor:

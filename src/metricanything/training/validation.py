@@ -28,25 +28,28 @@ def measure(
 ) -> dict[str, float]:
     """Mean of `task.errors` over the first `validation_frames` views of the mixture.
 
-    Every process measures a part of them. The first micro-batch is shown.
+    Every process measures a part of them, the same ones together whatever their number. Errors that no view has are
+    left out. The first micro-batch is shown.
     """
-    count = max(1, recipe.record.validation_frames // (recipe.batch * world.size)) * world.size
+    count = max(1, recipe.record.validation_frames // recipe.batch)
     prepare = Prepare(task, _SEED)
     names: list[str] = []
     sums: Tensor | None = None
-    for number in range(world.rank, count, world.size):
+    # All call the network equally often, as one that is sharded needs; what is beyond the count does not count.
+    for number in range(world.rank, -(-count // world.size) * world.size, world.size):
         batch = prepare(mixture.batch(number), number).to(world.device)
         with torch.no_grad(), parallel.autocast(recipe.hardware, world):
             output = network(*task.inputs(batch))
             errors = task.errors(output, batch)
         names = list(errors)
-        rows = torch.stack([torch.stack([e.nansum(), e.isfinite().sum()]) for e in errors.values()]).double()
+        rows = torch.stack([torch.stack([e.nansum(), (~e.isnan()).sum()]) for e in errors.values()]).double()
+        rows = rows if number < count else torch.zeros_like(rows)
         sums = rows if sums is None else sums + rows
         if number == 0 and show is not None and isinstance(output, DepthOutput):
             show("image, prompt, label, prediction", picture(batch, output))
     assert sums is not None
     total = world.sum(sums.flatten()).view(-1, 2)
-    return dict(zip(names, (total[:, 0] / total[:, 1].clamp(min=1)).tolist(), strict=True))
+    return {name: value / images for name, (value, images) in zip(names, total.tolist(), strict=True) if images}
 
 
 def held_out(recipe: Recipe, shards: list) -> Mixture | None:
