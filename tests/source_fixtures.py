@@ -42,6 +42,7 @@ NEEDS = {
     "stray_scanner": "av",
     "nyu": "h5py",
     "hypersim": "h5py",
+    "megadepth": "pycolmap",
 }
 
 

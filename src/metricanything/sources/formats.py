@@ -185,6 +185,14 @@ ALL = (
         metric=False,
     ),
     Reader(
+        "megadepth",
+        "MegaDepth: SCENE/dense0/{imgs,depths} with the undistorted COLMAP model",
+        "https://www.cs.cornell.edu/projects/megadepth",
+        "MegaDepth: CC BY 4.0, cite Li and Snavely, CVPR 2018; the photos have their own licences",
+        signs=("**/depths/*.h5",),
+        metric=False,
+    ),
+    Reader(
         "mvsnet",
         "MVSNet-style scenes, such as BlendedMVS: images, PFM depth maps, cams/",
         "https://github.com/YoYo000/BlendedMVS",
