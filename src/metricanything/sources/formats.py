@@ -90,11 +90,25 @@ ALL = (
         signs=("rgb depth/*.exr metadata.json",),
     ),
     Reader(
+        "r3d",
+        "Record3D archives as the app shares them: NAME.r3d",
+        "https://record3d.app",
+        "that of your data; state it as `licence` in dataset.json",
+        signs=("**/*.r3d",),
+    ),
+    Reader(
         "stray_scanner",
         "Stray Scanner recording: rgb.mp4, depth/, confidence/, camera_matrix.csv, odometry.csv",
         "https://github.com/strayrobots/scanner",
         "that of your data; state it as `licence` in dataset.json",
         signs=("rgb.mp4 depth camera_matrix.csv",),
+    ),
+    Reader(
+        "depth16",
+        "Android DEPTH16 frames: NAME_depth16.bin with NAME_image.jpg, camera in camera.json",
+        "https://developer.android.com/reference/android/graphics/ImageFormat#DEPTH16",
+        "that of your data; state it as `licence` in dataset.json",
+        signs=("**/*_depth16.bin", "**/*_depth16.raw"),
     ),
     Reader(
         "sun_rgbd",
