@@ -44,6 +44,7 @@ NEEDS = {
     "nyu": "h5py",
     "hypersim": "h5py",
     "megadepth": "pycolmap",
+    "eth3d": "pycolmap",
 }
 
 

@@ -41,10 +41,40 @@ def build_megadepth(root: Path) -> None:
     write_model(root / "0001/sparse-txt", f"PINHOLE {WIDTH} {HEIGHT} 30 31 20 15", names)
 
 
+#: Parameters of a thin-prism fisheye in COLMAP's order: fx, fy, cx, cy, k1, k2, p1, p2, k3, k4, sx1, sy1.
+ETH3D_LENS = (30.0, 31.0, 20.0, 15.0, -0.02, 0.01, 0.0005, -0.001, 0.002, 0.0, 0.0007, -0.0003)
+
+
+def eth3d_map(n: int) -> np.ndarray:
+    depth = smooth(n)
+    depth[0, :5] = np.inf
+    return depth
+
+
+def write_eth3d_map(root: Path, n: int, depth: np.ndarray) -> None:
+    path = root / f"courtyard/ground_truth_depth/dslr_images/{n}.JPG"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(depth.astype("<f4").tobytes())
+
+
+def build_eth3d(root: Path) -> None:
+    for n in range(FRAMES):
+        noise_image(root / f"courtyard/images/dslr_images/{n}.JPG", n)
+        write_eth3d_map(root, n, eth3d_map(n))
+    lens = " ".join(map(str, ETH3D_LENS))
+    names = [f"dslr_images/{n}.JPG" for n in range(FRAMES)]
+    write_model(root / "courtyard/dslr_calibration_jpg", f"THIN_PRISM_FISHEYE {WIDTH} {HEIGHT} {lens}", names)
+
+
 SFM: dict[str, Fixture] = {
     "megadepth": Fixture(
         build_megadepth,
         lambda root: [root / f"0001/dense0/imgs/{n}.jpg" for n in range(FRAMES)],
         lambda root: write_map(root / "0001/dense0/depths/1.h5", smooth(1, 20, 10)),
+    ),
+    "eth3d": Fixture(
+        build_eth3d,
+        lambda root: [root / f"courtyard/images/dslr_images/{n}.JPG" for n in range(FRAMES)],
+        lambda root: write_eth3d_map(root, 1, smooth(1, 20, 10)),
     ),
 }

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import source_fixtures_sfm as made
 from expectations import assert_refused
-from source_fixtures import HEIGHT, WIDTH, require
+from PIL import Image
+from source_fixtures import HEIGHT, WIDTH, noise_image, require
 
 from metricanything import sources
+from metricanything.core.codecs import read_image
 
 #: World from camera of the models' rotation: the inverse of a quarter turn about y, which takes z to x.
 BACK = np.array([[0, 0, -1.0], [0, 1, 0], [1, 0, 0]])
@@ -44,3 +46,41 @@ def test_megadepth_refuses_orderings_and_distorted_models(tmp_path: Path) -> Non
     assert_refused(lambda: items.load(0), "image_undistorter")
     assert_refused(lambda: items.load(2), "2.jpg: is not registered")
     assert_refused(lambda: sources.open_items("megadepth", tmp_path, sfm=tmp_path / "no").load(0), "give it with sfm=")
+
+
+def test_eth3d_numbers(tmp_path: Path) -> None:
+    require("eth3d")
+    made.build_eth3d(tmp_path)
+    frames = list(sources.read("eth3d", tmp_path))
+    for n, frame in enumerate(frames):
+        expected = made.eth3d_map(n)
+        expected[0, :5] = np.nan  # no return, which says nothing of the sky
+        np.testing.assert_array_equal(frame.depth, expected)
+        np.testing.assert_allclose(frame.world_from_cam[:3, 3], -BACK @ [n, 2, 3], atol=1e-12)
+        assert (frame.camera.model, frame.camera.params) == ("thin_prism_fisheye", made.ETH3D_LENS)
+        assert (frame.kind, frame.sensor, frame.scale, frame.name) == ("captured", "lidar", "metric", f"courtyard/{n}")
+
+
+def test_eth3d_takes_photos_as_they_are_stored(tmp_path: Path) -> None:
+    """An orientation in the EXIF data would turn the photo away from its depth."""
+    require("eth3d")
+    made.build_eth3d(tmp_path)
+    photo = tmp_path / "courtyard/images/dslr_images/0.JPG"
+    with Image.open(photo) as picture:
+        exif = picture.getexif()
+        exif[0x0112] = 6
+        picture.save(photo, exif=exif)
+    assert read_image(photo).shape == (WIDTH, HEIGHT, 3)
+    with Image.open(photo) as picture:
+        np.testing.assert_array_equal(next(sources.read("eth3d", tmp_path)).image, np.array(picture))
+
+
+def test_eth3d_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
+    require("eth3d")
+    made.build_eth3d(tmp_path)
+    (tmp_path / "courtyard/ground_truth_depth/dslr_images/9.JPG").write_bytes(b"")
+    noise_image(tmp_path / "courtyard/images/dslr_images/9.JPG", 9)
+    noise_image(tmp_path / "courtyard/images/dslr_images/1.JPG", 1, HEIGHT, WIDTH)
+    items = sources.open_items("eth3d", tmp_path)
+    assert_refused(lambda: items.load(1), "1.JPG: has 30x40 pixels but its camera in the model has 40x30")
+    assert_refused(lambda: items.load(3), "9.JPG: is not in the model")

@@ -170,6 +170,13 @@ ALL = (
         signs=("**/*_depth_mask.npy",),
     ),
     Reader(
+        "eth3d",
+        "ETH3D high-resolution multi-view: distorted DSLR photos, laser-scanned depth, COLMAP calibration",
+        "https://www.eth3d.net/documentation",
+        "ETH3D: CC BY-NC-SA 4.0 (non-commercial), cite Schoeps et al., CVPR 2017",
+        signs=("**/ground_truth_depth/dslr_images",),
+    ),
+    Reader(
         "ibims",
         "iBims-1: one MATLAB file a frame",
         "https://www.asg.ed.tum.de/lmf/ibims1",

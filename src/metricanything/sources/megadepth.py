@@ -32,7 +32,7 @@ from metricanything.sources.lidar import inverse
 _ORIGIN = Origin("reconstructed", "mvs", "MegaDepth", "CC BY 4.0 (photos: their own licences)", "up_to_scale")
 _MODELS = ("sparse-txt", "sparse", "sparse/0", ".")
 #: Image name -> camera and world from camera (4, 4).
-_Views = dict[str, tuple[Camera, NDArray[np.float64]]]
+Views = dict[str, tuple[Camera, NDArray[np.float64]]]
 
 
 def items(path: Path, *, sfm: Path | None = None) -> Items:
@@ -43,12 +43,12 @@ def items(path: Path, *, sfm: Path | None = None) -> Items:
     """
     path = Path(path)
     found = [p for p in files_below(path) if p.parent.name == "depths" and p.suffix == ".h5"]
-    views = lru_cache(maxsize=4)(_views)  # frames come scene by scene
+    views = lru_cache(maxsize=4)(load_views)  # frames come scene by scene
     load = partial(_load, path, None if sfm is None else Path(sfm), views)
     return Items(found, load, path=path, expected="SCENE/dense0/depths/*.h5 with imgs/*.jpg and SCENE/sparse-txt/")
 
 
-def _load(root: Path, sfm: Path | None, views: Callable[[Path], _Views], file: Path) -> Frame:
+def _load(root: Path, sfm: Path | None, views: Callable[[Path], Views], file: Path) -> Frame:
     dense = file.parents[1]
     scene = dense.parent if dense.name.startswith("dense") else dense
     folder = scene if sfm is None else sfm / scene.name
@@ -72,7 +72,8 @@ def _image_file(dense: Path, folder: Path, stem: str) -> Path:
     return require_file(next((p for p in places if p.is_file()), places[0]), "every depth map needs its image")
 
 
-def _views(model: Path) -> _Views:
+def load_views(model: Path) -> Views:
+    """The cameras and poses of the registered images of a COLMAP model; raises InputError for one it cannot read."""
     reconstruction = load_reconstruction(model)
     bottom = [[0.0, 0.0, 0.0, 1.0]]
     return {
