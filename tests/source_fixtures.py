@@ -40,8 +40,11 @@ NEEDS = {
     "colmap_dense": "pycolmap",
     "opencalib": "pypcd4",
     "stray_scanner": "av",
+    "r3d": "liblzfse",
     "nyu": "h5py",
     "hypersim": "h5py",
+    "megadepth": "pycolmap",
+    "eth3d": "pycolmap",
 }
 
 

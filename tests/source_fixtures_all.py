@@ -6,5 +6,6 @@ from source_fixtures import FIXTURES as FIRST
 from source_fixtures_lidar import LIDAR
 from source_fixtures_more import MORE
 from source_fixtures_rgbd import RGBD
+from source_fixtures_sfm import SFM
 
-FIXTURES = {**FIRST, **LIDAR, **RGBD, **MORE}
+FIXTURES = {**FIRST, **LIDAR, **RGBD, **MORE, **SFM}

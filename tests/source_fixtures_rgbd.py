@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from source_fixtures import FRAMES, HEIGHT, WIDTH, Fixture, depth_png, noise_image, ramp, write_json
 
@@ -37,6 +41,26 @@ def build_record3d(root: Path) -> None:
     poses = [[0, 0.5**0.5, 0, 0.5**0.5, 1, 2, 3], [0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, -1, 0, 0.5]]
     k = [30.0, 0, 0, 0, 31.0, 0, 19.5, 14.5, 1]
     write_json(root / "metadata.json", {"w": WIDTH, "h": HEIGHT, "dw": 20, "dh": 15, "K": k, "poses": poses, "fps": 60})
+
+
+def write_r3d(root: Path, *, cut: int | None = None, sizes: bool = True) -> None:
+    """One archive; the confidence of its first row is 0, 1, 2, 0, then 2. The depth of frame `cut` lacks a row."""
+    liblzfse = pytest.importorskip("liblzfse", reason="pyliblzfse of an optional extra is not installed")
+    confidence = np.full(SMALL[::-1], 2, dtype=np.uint8)
+    confidence[0, :4] = [0, 1, 2, 0]
+    k = [30.0, 0, 0, 0, 31.0, 0, 19.5, 14.5, 1]
+    poses = [[0, 0.5**0.5, 0, 0.5**0.5, n, 2, 3] for n in range(FRAMES)]
+    record = {"w": WIDTH, "h": HEIGHT, "K": k, "poses": poses} | ({"dw": 20, "dh": 15} if sizes else {})
+    record["perFrameIntrinsicCoeffs"] = [[30.0 + n, 31.0, 19.5, 14.5] for n in range(2)]
+    with zipfile.ZipFile(root / "take.r3d", "w") as archive:
+        archive.writestr("metadata", json.dumps(record))
+        for n in range(FRAMES):
+            picture = io.BytesIO()
+            Image.new("RGB", (WIDTH, HEIGHT), (60 * n, 9, 9)).save(picture, "JPEG")
+            depth = smooth(n, *SMALL)[1 if n == cut else 0 :]
+            archive.writestr(f"rgbd/{n}.jpg", picture.getvalue())
+            archive.writestr(f"rgbd/{n}.depth", liblzfse.compress(depth.astype("<f4").tobytes()))
+            archive.writestr(f"rgbd/{n}.conf", liblzfse.compress(confidence.tobytes()))
 
 
 def build_stray_scanner(root: Path) -> None:
@@ -94,12 +118,33 @@ def build_tartanair(root: Path) -> None:
     (root / "office/Easy/P001/pose_left.txt").write_text(rows)
 
 
+def build_depth16(root: Path) -> None:
+    """Two images of different sizes a frame, depth on a smaller grid; codes of confidence 0 to 7 in the first row."""
+    for n in range(FRAMES):
+        noise_image(root / f"shot{n}./0_image.png", n)
+        noise_image(root / f"shot{n}./0_image20.png", n, *SMALL)
+        words = np.round(1000 * smooth(n, *SMALL)).astype("<u2") | 2 << 13
+        words[0, :8] = words[0, :8] & 0x1FFF | np.arange(8) << 13
+        words[5, 5] = 0
+        (root / f"shot{n}./0_depth16.bin").write_bytes(words.astype("<u2").tobytes())
+    write_json(root / "camera.json", {"fx": 30.0, "fy": 31.0, "cx": 20.0, "cy": 15.0})
+
+
+def cut_depth16(root: Path) -> None:
+    file = root / "shot1./0_depth16.bin"
+    file.write_bytes(file.read_bytes()[:-2])
+
+
 RGBD: dict[str, Fixture] = {
+    "depth16": Fixture(
+        build_depth16, lambda root: [root / f"shot{n}./0_image.png" for n in range(FRAMES)], cut_depth16
+    ),
     "record3d": Fixture(
         build_record3d,
         lambda root: [root / f"rgb/{n}.jpg" for n in range(FRAMES)],
         lambda root: write_exr(root / "depth/1.exr", smooth(1, 20, 10)),
     ),
+    "r3d": Fixture(write_r3d, None, lambda root: write_r3d(root, cut=1)),
     "stray_scanner": Fixture(
         build_stray_scanner,
         None,

@@ -38,6 +38,11 @@ def cameras(draw: st.DrawFn, models: tuple[str, ...] = tuple(PARAMETERS)) -> Cam
         base = (size * draw(between(0.3, 1.0)), size * draw(between(0.3, 1.0)), *base[2:])
         k = draw(between(-0.02, 0.05)), draw(between(-0.005, 0.01)), draw(between(0, 0.002)), draw(between(0, 0.0005))
         return Camera.kannala_brandt(*base, width, height, distortion=k)
+    if model == "thin_prism_fisheye":
+        base = (size * draw(between(0.4, 1.0)), size * draw(between(0.4, 1.0)), *base[2:])
+        k = draw(between(-0.03, 0.05)), draw(between(-0.005, 0.01)), draw(between(0, 0.002)), draw(between(0, 0.0005))
+        prism = draw(between(-1e-3, 1e-3)), draw(between(-1e-3, 1e-3))
+        return Camera(model, (*base, *k[:2], *tangential, *k[2:], *prism), width, height)
     return Camera.pinhole(*base, width, height)
 
 
@@ -81,7 +86,10 @@ def test_project_inverts_unproject(camera: Camera, seed: int) -> None:
     uv = pixels(camera, seed=seed)
     rays = camera.unproject(uv)
     seen = np.isfinite(rays).all(axis=-1)
-    assert seen.all() or camera.model == "kannala_brandt"  # only a fisheye's image circle may leave corners dark
+    assert seen.all() or camera.model in (
+        "kannala_brandt",
+        "thin_prism_fisheye",
+    )  # only a fisheye's image circle may leave corners dark
     depth = np.random.default_rng(seed).uniform(0.1, 200, (len(uv), 1))
     np.testing.assert_allclose(camera.project(rays * depth)[seen], uv[seen], atol=1e-4)
 
@@ -146,6 +154,15 @@ def reference_projection(camera: Camera, point: np.ndarray) -> np.ndarray:
         theta = np.arctan(r)
         theta_d = theta * (1 + k[0] * theta**2 + k[1] * theta**4 + k[2] * theta**6 + k[3] * theta**8)
         a, b = theta_d / r * a, theta_d / r * b
+    if camera.model == "thin_prism_fisheye":  # COLMAP's models.h
+        k1, k2, p1, p2, k3, k4, sx1, sy1 = k
+        a, b = np.arctan(r) / r * a, np.arctan(r) / r * b
+        t2 = a * a + b * b
+        radial = k1 * t2 + k2 * t2**2 + k3 * t2**3 + k4 * t2**4
+        a, b = (
+            a + a * radial + 2 * p1 * a * b + p2 * (t2 + 2 * a * a) + sx1 * t2,
+            b + b * radial + 2 * p2 * a * b + p1 * (t2 + 2 * b * b) + sy1 * t2,
+        )
     return np.array([fx * a + cx, fy * b + cy])
 
 
@@ -155,6 +172,20 @@ def test_projection_is_the_documented_formula(name: str) -> None:
     points = np.random.default_rng(1).uniform((-1, -1, 2), (1, 1, 9), (100, 3))
     expected = np.stack([reference_projection(camera, point) for point in points])
     np.testing.assert_allclose(camera.project(points), expected, atol=1e-9)
+
+
+@examples
+@given(cameras(("thin_prism_fisheye",)), st.integers(0, 100))
+def test_thin_prism_fisheye_is_that_of_colmap(camera: Camera, seed: int) -> None:
+    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap of an optional extra is not installed")
+    theirs = pycolmap.Camera(
+        model="THIN_PRISM_FISHEYE", width=camera.width, height=camera.height, params=list(camera.params)
+    )
+    points = np.random.default_rng(seed).uniform((-2, -2, 1), (2, 2, 9), (100, 3))
+    expected = np.array([theirs.img_from_cam(point) for point in points])
+    uv = camera.project(points)
+    assert np.isfinite(uv).all()
+    np.testing.assert_allclose(uv, expected, atol=1e-4)
 
 
 @examples

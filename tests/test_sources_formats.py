@@ -401,8 +401,8 @@ def test_colmap_other_cameras_are_refused() -> None:
     pycolmap = pytest.importorskip("pycolmap")
     from metricanything.sources.colmap import to_camera
 
-    with pytest.raises(InputError, match=r"THIN_PRISM_FISHEYE.*undistort"):
-        to_camera(pycolmap.Camera(model="THIN_PRISM_FISHEYE", width=640, height=480, params=[300.0] * 12))
+    with pytest.raises(InputError, match=r"FOV.*undistort"):
+        to_camera(pycolmap.Camera(model="FOV", width=640, height=480, params=[300.0] * 5))
 
 
 def test_colmap_bad_models(tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ def test_golden_numbers(
     assert frame.valid.sum() == known and np.median(frame.depth[frame.valid]) == pytest.approx(median, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("folder", "size", "known", "trusted", "median"),
+    [("arengine-recorder", (640, 480), 34493, 15485, 1.918), ("standupbrown6", (1440, 1080), 34387, 4303, 2.29)],
+)
+def test_depth16_of_two_phones(folder: str, size: tuple[int, int], known: int, trusted: int, median: float) -> None:
+    """Against the words themselves: most pixels of these recordings bear the code of no confidence."""
+    (frame,) = frames_of("depth16", f"android_tof/{folder}", fov_x=65.0, min_confidence=0.0, flying=False).values()
+    (sure,) = frames_of("depth16", f"android_tof/{folder}", fov_x=65.0, flying=False).values()
+    assert (frame.width, frame.height) == size and frame.notes["depth_grid"] == [240, 180]
+    assert (frame.valid.sum(), sure.valid.sum()) == (known, trusted)
+    assert np.median(frame.depth[frame.valid]) == pytest.approx(median, abs=5e-4)
+
+
 def test_camera_height_over_the_road_in_kitti() -> None:
     """The camera is mounted 1.65 m above the ground (Geiger et al., IJRR 2013): the lowest surface ahead says so."""
     for frame in frames_of("kitti_object", "kitti_object").values():

@@ -19,12 +19,14 @@ Array = NDArray[np.float64]
 
 #: Names of the parameters of each model, in order. `opencv` is OpenCV's rational radial-tangential model
 #: (calib3d documentation, also COLMAP's FULL_OPENCV); `kannala_brandt` is OpenCV's fisheye model (Kannala and
-#: Brandt, PAMI 2006, with four coefficients); `equirectangular` maps longitude and latitude linearly, with
-#: fx and fy in pixels per radian.
+#: Brandt, PAMI 2006, with four coefficients); `thin_prism_fisheye` is COLMAP's THIN_PRISM_FISHEYE, an equidistant
+#: fisheye whose image is then distorted (Weng et al., PAMI 1992); `equirectangular` maps longitude and latitude
+#: linearly, with fx and fy in pixels per radian.
 PARAMETERS = {
     "pinhole": ("fx", "fy", "cx", "cy"),
     "opencv": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
     "kannala_brandt": ("fx", "fy", "cx", "cy", "k1", "k2", "k3", "k4"),
+    "thin_prism_fisheye": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "sx1", "sy1"),
     "equirectangular": ("fx", "fy", "cx", "cy"),
 }
 _NEWTON_STEPS = 30
@@ -195,6 +197,12 @@ class Camera:
                 scale = np.where(r > 0, self._fisheye(theta)[0] / r, 0.0)
                 a, b = x * scale, y * scale
                 visible = ((r > 0) | (z > 0)) & (theta <= self._fisheye_limit())
+            elif self.model == "thin_prism_fisheye":
+                r = np.hypot(x, y)
+                theta = np.arctan2(r, z)
+                scale = np.where(r > 0, theta / r, 0.0)
+                (a, b), jacobian = self._distort(x * scale, y * scale)
+                visible = ((r > 0) | (z > 0)) & _positive(jacobian) & (theta <= self._radial_limit())
             else:
                 a, b = x / z, y / z
                 visible = z > 0
@@ -217,9 +225,11 @@ class Camera:
         if self.model == "equirectangular":
             ray = np.stack([np.cos(b) * np.sin(a), np.sin(b), np.cos(b) * np.cos(a)], axis=-1)
             return np.where((np.abs(b) <= np.pi / 2)[..., None], ray, np.nan)
-        if self.model == "kannala_brandt":
+        if self.model == "thin_prism_fisheye":
+            a, b = self._undistort(a, b)
+        if self.model in ("kannala_brandt", "thin_prism_fisheye"):
             radius = np.hypot(a, b)
-            theta = self._invert_fisheye(radius)
+            theta = self._invert_fisheye(radius) if self.model == "kannala_brandt" else radius
             with np.errstate(invalid="ignore"):
                 scale = np.where(radius > 0, np.sin(theta) / np.maximum(radius, 1e-300), 1.0)
             return np.stack([a * scale, b * scale, np.cos(theta)], axis=-1)
@@ -250,11 +260,13 @@ class Camera:
         return Camera(self.model, (fx, fy, cx - x, cy - y, *rest), width, height)
 
     def flip(self) -> Camera:
-        """The camera of the image mirrored left to right (the tangential p2 changes sign with it)."""
+        """The camera of the image mirrored left to right (the tangential p2 and prism sx1 change sign with it)."""
         params = list(self.params)
         params[2] = self.width - params[2]
-        if self.model == "opencv":
+        if self.model in ("opencv", "thin_prism_fisheye"):
             params[7] = -params[7]
+        if self.model == "thin_prism_fisheye":
+            params[10] = -params[10]
         return Camera(self.model, tuple(params), self.width, self.height)
 
     # ------------------------------------------------------------------ distortion
@@ -262,16 +274,17 @@ class Camera:
     def _distort(self, x: Array, y: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array, Array]]:
         """Distorted normalised coordinates and their Jacobian (dxdx, dxdy, dydx, dydy)."""
         p1, p2 = self.params[6:8]
+        s1, s2 = self.params[10:12] if self.model == "thin_prism_fisheye" else (0.0, 0.0)
         r2 = x * x + y * y
         top, bottom, d_top, d_bottom = self._radial(r2)
         radial = top / bottom
         slope = (d_top * bottom - top * d_bottom) / (bottom * bottom)  # d radial / d r2
-        xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
-        yd = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
-        dxdx = radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x
-        dxdy = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y
-        dydy = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x
-        return (xd, yd), (dxdx, dxdy, dxdy, dydy)
+        xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + s1 * r2
+        yd = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + s2 * r2
+        dxdx = radial + 2 * x * x * slope + 2 * p1 * y + (6 * p2 + 2 * s1) * x
+        shared = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y
+        dydy = radial + 2 * y * y * slope + (6 * p1 + 2 * s2) * y + 2 * p2 * x
+        return (xd, yd), (dxdx, shared + 2 * s1 * y, shared + 2 * s2 * x, dydy)
 
     def _undistort(self, xd: Array, yd: Array) -> tuple[Array, Array]:
         """Invert `_distort` by Newton's method; NaN where it does not converge inside the one-to-one region."""
@@ -291,16 +304,20 @@ class Camera:
     def _radial(self, r2: Array) -> tuple[Array, Array, Array, Array]:
         """Numerator and denominator of the radial factor at a squared radius, and their derivatives by it."""
         k1, k2, _, _, k3, k4, k5, k6 = self.params[4:]
+        if self.model == "thin_prism_fisheye":  # k4 follows k3, and there is no denominator
+            top = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+            return top, np.ones_like(r2), k1 + r2 * (2 * k2 + r2 * (3 * k3 + 4 * r2 * k4)), np.zeros_like(r2)
         top, bottom = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
         return top, bottom, k1 + r2 * (2 * k2 + 3 * r2 * k3), k4 + r2 * (2 * k5 + 3 * r2 * k6)
 
     def _radial_limit(self) -> float:
-        """Largest radius, at most that of 89.9 degrees off the axis, up to which the radial distortion rises.
+        """Largest radius, at most that of 89.9 degrees off the axis (180 of a fisheye), up to which distortion rises.
 
         Beyond it the polynomial may turn and rise again: points far outside the view would fall into the image a
         second time, and the sign of the local Jacobian alone does not show it.
         """
-        r = np.tan(np.deg2rad(np.linspace(0, 89.9, _SAMPLES)))
+        fisheye = self.model == "thin_prism_fisheye"
+        r = np.linspace(0, np.pi, _SAMPLES) if fisheye else np.tan(np.deg2rad(np.linspace(0, 89.9, _SAMPLES)))
         top, bottom, d_top, d_bottom = self._radial(r * r)
         return _last_rising(r, (bottom > 0) & ((top + 2 * r * r * d_top) * bottom > 2 * r * r * top * d_bottom))
 

@@ -44,6 +44,7 @@ _MODELS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "SIMPLE_RADIAL_FISHEYE": ("kannala_brandt", (0, 0, 1, 2, 3, None, None, None)),
     "RADIAL_FISHEYE": ("kannala_brandt", (0, 0, 1, 2, 3, 4, None, None)),
     "OPENCV_FISHEYE": ("kannala_brandt", tuple(range(8))),
+    "THIN_PRISM_FISHEYE": ("thin_prism_fisheye", tuple(range(12))),
 }
 #: Keypoints are not located better than this (px); a smaller residual of a short track is luck.
 _MIN_PIXEL_SIGMA = 0.3

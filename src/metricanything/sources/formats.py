@@ -90,11 +90,25 @@ ALL = (
         signs=("rgb depth/*.exr metadata.json",),
     ),
     Reader(
+        "r3d",
+        "Record3D archives as the app shares them: NAME.r3d",
+        "https://record3d.app",
+        "that of your data; state it as `licence` in dataset.json",
+        signs=("**/*.r3d",),
+    ),
+    Reader(
         "stray_scanner",
         "Stray Scanner recording: rgb.mp4, depth/, confidence/, camera_matrix.csv, odometry.csv",
         "https://github.com/strayrobots/scanner",
         "that of your data; state it as `licence` in dataset.json",
         signs=("rgb.mp4 depth camera_matrix.csv",),
+    ),
+    Reader(
+        "depth16",
+        "Android DEPTH16 frames: NAME_depth16.bin with NAME_image.jpg, camera in camera.json",
+        "https://developer.android.com/reference/android/graphics/ImageFormat#DEPTH16",
+        "that of your data; state it as `licence` in dataset.json",
+        signs=("**/*_depth16.bin", "**/*_depth16.raw"),
     ),
     Reader(
         "sun_rgbd",
@@ -156,6 +170,13 @@ ALL = (
         signs=("**/*_depth_mask.npy",),
     ),
     Reader(
+        "eth3d",
+        "ETH3D high-resolution multi-view: distorted DSLR photos, laser-scanned depth, COLMAP calibration",
+        "https://www.eth3d.net/documentation",
+        "ETH3D: CC BY-NC-SA 4.0 (non-commercial), cite Schoeps et al., CVPR 2017",
+        signs=("**/ground_truth_depth/dslr_images",),
+    ),
+    Reader(
         "ibims",
         "iBims-1: one MATLAB file a frame",
         "https://www.asg.ed.tum.de/lmf/ibims1",
@@ -182,6 +203,14 @@ ALL = (
         "https://colmap.github.io/format.html#dense-reconstruction",
         "that of your data; state it as `licence` in dataset.json",
         signs=("stereo/depth_maps sparse",),
+        metric=False,
+    ),
+    Reader(
+        "megadepth",
+        "MegaDepth: SCENE/dense0/{imgs,depths} with the undistorted COLMAP model",
+        "https://www.cs.cornell.edu/projects/megadepth",
+        "MegaDepth: CC BY 4.0, cite Li and Snavely, CVPR 2018; the photos have their own licences",
+        signs=("**/depths/*.h5",),
         metric=False,
     ),
     Reader(

@@ -3,7 +3,7 @@
 Depth is float metres on the sensor's small grid (256x192), of the same view as the image; `conf/N.png`, where there is
 one, holds 0, 1 or 2. `K` is stored column by column for images of `w` x `h` pixels, `poses` are (qx, qy, qz, qw, x, y,
 z), world from camera with OpenGL's axes, one for each frame number. ARKit, where K comes from, counts the first pixel's
-centre as 0: 0.5 is added. Archives `.r3d` are not read: export them in the app.
+centre as 0: 0.5 is added. Archives that were not exported are read by `r3d`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _load(root: Path, min_confidence: int, flying: bool, file: Path) -> Frame:
     record = read_record(where)
     image = read_image(file)
     depth_file = require_file(root / "depth" / f"{file.stem}.exr", "every image needs its depth; export it again")
-    camera, pose = _geometry(record, where, file.stem)
+    camera, pose = geometry(record, where, file.stem)
     confidence = root / "conf" / f"{file.stem}.png"
     depth, removed = clean(read_depth(depth_file), confidence, min_confidence, flying)
     origin = _ORIGIN.stated(root)
@@ -77,10 +77,16 @@ def clean(
     return drop(depth, **bad)
 
 
-def _geometry(record: dict[str, Any], where: Path, number: str) -> tuple[Camera, NDArray[np.float64] | None]:
-    """The camera, and the pose of the frame of this number where there is one."""
+def geometry(record: dict[str, Any], where: Path, number: str) -> tuple[Camera, NDArray[np.float64] | None]:
+    """The camera, and the pose of the frame of this number where there is one, from an export's metadata.
+
+    Newer exports state fx, fy, cx, cy of every frame (autofocus changes them), which go before K.
+    """
     try:
         fx, _, _, _, fy, _, cx, cy, _ = record["K"]
+        each = record.get("perFrameIntrinsicCoeffs") or []
+        if number.isdigit() and int(number) < len(each):
+            fx, fy, cx, cy = each[int(number)]
         camera = Camera.pinhole(fx, fy, cx + 0.5, cy + 0.5, record["w"], record["h"])
         poses = record.get("poses", [])
         if not number.isdigit() or int(number) >= len(poses):
