@@ -49,15 +49,15 @@ def read_pcd(path: Path, fields: tuple[str, ...]) -> NDArray[np.float64]:
         return np.stack([cloud.pc_data[f].astype(np.float64) for f in fields], axis=1)
 
 
-def late(module: str, what: str) -> Any:
-    """A module of the extra `readers`, imported now; raises InputError that names the extra when it is missing."""
+def late(module: str, what: str, extra: str = "readers") -> Any:
+    """A module of an extra, imported now; raises InputError that names the extra when it is missing."""
     from importlib import import_module
 
     try:
         return import_module(module)
     except ImportError:
         raise InputError(
-            f"reading {what} needs {module}; install it with pip install 'metricanything[readers]'"
+            f"reading {what} needs {module}; install it with pip install 'metricanything[{extra}]'"
         ) from None
 
 

@@ -93,7 +93,7 @@ def _grid(record: dict[str, Any], landscape: bool, file: Path) -> tuple[int, int
 
 
 def _unpack(data: bytes, dtype: str, shape: tuple[int, int], where: Path) -> NDArray[Any]:
-    liblzfse = late("liblzfse", "Record3D archives")
+    liblzfse = late("liblzfse", "Record3D archives", extra="r3d")
     with reading(where, "LZFSE-compressed map"):
         raw = liblzfse.decompress(data)
     wanted = shape[0] * shape[1] * np.dtype(dtype).itemsize
