@@ -45,6 +45,7 @@ NEEDS = {
     "hypersim": "h5py",
     "megadepth": "pycolmap",
     "eth3d": "pycolmap",
+    "scannetpp": "pycolmap",
 }
 
 

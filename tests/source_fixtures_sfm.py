@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_fixtures import FRAMES, HEIGHT, WIDTH, Fixture, noise_image
-from source_fixtures_rgbd import smooth
+from source_fixtures import FRAMES, HEIGHT, WIDTH, Fixture, depth_png, noise_image, ramp
+from source_fixtures_rgbd import SMALL, smooth
 
 
 def write_model(folder: Path, camera: str, names: list[str]) -> None:
@@ -66,6 +66,16 @@ def build_eth3d(root: Path) -> None:
     write_model(root / "courtyard/dslr_calibration_jpg", f"THIN_PRISM_FISHEYE {WIDTH} {HEIGHT} {lens}", names)
 
 
+def build_scannetpp(root: Path) -> None:
+    """Four images, of which COLMAP registered three."""
+    phone = root / "036bce3393/iphone"
+    for n in range(FRAMES + 1):
+        noise_image(phone / f"rgb/frame_{n}.jpg", n)
+        depth_png(phone / f"depth/frame_{n}.png", np.round(1000 * smooth(n, *SMALL)))
+    names = [f"frame_{n}.jpg" for n in range(FRAMES)]
+    write_model(phone / "colmap", f"OPENCV {WIDTH} {HEIGHT} 30 31 20 15 0.05 -0.02 0.001 0", names)
+
+
 SFM: dict[str, Fixture] = {
     "megadepth": Fixture(
         build_megadepth,
@@ -76,5 +86,10 @@ SFM: dict[str, Fixture] = {
         build_eth3d,
         lambda root: [root / f"courtyard/images/dslr_images/{n}.JPG" for n in range(FRAMES)],
         lambda root: write_eth3d_map(root, 1, smooth(1, 20, 10)),
+    ),
+    "scannetpp": Fixture(
+        build_scannetpp,
+        lambda root: [root / f"036bce3393/iphone/rgb/frame_{n}.jpg" for n in range(FRAMES)],
+        lambda root: depth_png(root / "036bce3393/iphone/depth/frame_1.png", ramp(1, 20, 10)),
     ),
 }

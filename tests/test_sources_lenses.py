@@ -19,6 +19,7 @@ SCANNER = Camera.pinhole(190, 190, 160, 120, 320, 240)
 LENSES = {
     "barrel": Camera.opencv(110, 108, 66, 46, W, H, distortion=(-0.25, 0.07, 0.001, -0.002)),
     "fisheye": Camera.kannala_brandt(60, 60, 64, 48, W, H, distortion=(0.03, -0.01, 0.002, 0.0)),
+    "prism": Camera("thin_prism_fisheye", (60, 60, 64, 48, 0.03, -0.01, 1e-3, -2e-3, 2e-3, 0, 1e-3, -1e-3), W, H),
 }
 
 

@@ -84,3 +84,28 @@ def test_eth3d_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
     items = sources.open_items("eth3d", tmp_path)
     assert_refused(lambda: items.load(1), "1.JPG: has 30x40 pixels but its camera in the model has 40x30")
     assert_refused(lambda: items.load(3), "9.JPG: is not in the model")
+
+
+def test_scannetpp_numbers(tmp_path: Path) -> None:
+    require("scannetpp")
+    made.build_scannetpp(tmp_path)
+    frames = list(sources.read("scannetpp", tmp_path))
+    assert [frame.name for frame in frames] == [f"036bce3393/frame_{n}" for n in range(3)]  # the fourth has no pose
+    for n, frame in enumerate(frames):
+        expected = np.round(1000 * made.smooth(n, *made.SMALL)) / np.float32(1000)
+        np.testing.assert_allclose(frame.depth[1::2, 1::2], expected, rtol=1e-6)
+        assert frame.valid.sum() == 20 * 15 and frame.notes["removed"] == {"flying_pixels": 0}
+        np.testing.assert_allclose(frame.world_from_cam[:3, 3], -BACK @ [n, 2, 3], atol=1e-12)
+        assert frame.camera.params[:8] == (30, 31, 20, 15, 0.05, -0.02, 0.001, 0)
+        assert (frame.camera.model, frame.sensor, frame.scale) == ("opencv", "tof", "metric")
+
+
+def test_scannetpp_filter(tmp_path: Path) -> None:
+    require("scannetpp")
+    made.build_scannetpp(tmp_path)
+    values = np.round(1000 * made.smooth(0, *made.SMALL))
+    values[7, 9] = 4000  # stands alone
+    made.depth_png(tmp_path / "036bce3393/iphone/depth/frame_0.png", values)
+    kept, removed = (next(sources.read("scannetpp", tmp_path, flying=flying)) for flying in (False, True))
+    assert kept.depth[15, 19] == 4 and np.isnan(removed.depth[15, 19])
+    assert removed.notes["removed"] == {"flying_pixels": 1}

@@ -156,6 +156,13 @@ ALL = (
         signs=("**/*.sens",),
     ),
     Reader(
+        "scannetpp",
+        "ScanNet++ iPhone LiDAR: SCENE/iphone/{rgb,depth,colmap}",
+        "https://kaldir.vc.in.tum.de/scannetpp/documentation",
+        "ScanNet++ terms of use (research), cite Yeshwanth et al., ICCV 2023",
+        signs=("**/iphone/colmap",),
+    ),
+    Reader(
         "seven_scenes",
         "7-Scenes: frame-NNNNNN.color, .depth and .pose; depth is registered to colour here",
         "https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes",
