@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,18 +42,35 @@ def run(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Train
     """Train a recipe in a folder, or go on with it, and write `model.safetensors` there.
 
     Called by every process that torchrun started; all return the same. Raises InputError for shards that are
-    not there, a checkpoint of other settings, and numbers of processes that do not fit.
+    not there, a checkpoint of other settings, numbers of processes that do not fit, and a folder in which another run
+    is going on.
     """
-    with parallel.world(recipe.hardware) as world:
-        if world.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "recipe.json", recipe.to_dict())
+    with parallel.world(recipe.hardware) as world, _alone(folder) if world.first else nullcontext():
         engine = assemble(recipe, folder, world)
         curve = engine.run(progress)
         export(engine, folder / MODEL)
         if world.first:
             write_json(folder / "run.json", summary(engine))
     return Trained(folder / MODEL, curve)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make the run's folder and hold its lock (released by the system whatever happens), where there are such locks."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder}: cannot be a folder, a file is in its way; give another --output") from None
+    with open(folder / ".lock", "w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass  # this system has no such locks
+        except BlockingIOError:
+            raise InputError(f"{folder}: another run is training here; wait, or give another --output") from None
+        yield
 
 
 def assemble(recipe: Recipe, folder: Path, world: World) -> Engine:
@@ -99,11 +117,7 @@ def task_of(recipe: Recipe) -> Task:
 def new_network(recipe: Recipe) -> nn.Module:
     """The network, freshly initialised with the recipe's seed, then with its starting weights where it names some."""
     torch.manual_seed(recipe.seed)
-    try:
-        config = json.loads(recipe.config)
-    except ValueError as error:
-        raise InputError(f"config is not valid JSON ({error}); give an object such as {{}}") from None
-    network = get_spec(recipe.model).build(config)
+    network = get_spec(recipe.model).build(json.loads(recipe.config))
     for parameter in (p for name, p in network.named_parameters() if name.endswith("mask_token")):
         parameter.requires_grad_(False)  # part of pretrained weights, used by nobody here
     if recipe.start is not None:
