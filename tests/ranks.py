@@ -50,7 +50,7 @@ def recipe_of(spec: dict[str, Any]) -> Recipe:
         shards=(Path(spec["shards"]),),
         sizes=((32, 64), (64, 32)),
         average=0.9,
-        checkpoint_seconds=-1.0,
+        checkpoint_seconds=spec.get("checkpoint_seconds", -1.0),
         parallel=spec.get("parallel", "ddp"),
         precision=spec.get("precision", "float32"),
         checkpoint_activations=spec.get("checkpoint_activations", False),

@@ -123,6 +123,18 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["compact-teacher", "--plan", "--utilisation", "0"], "between 0 and 1"),
         (["compact-teacher", "--stages.0.share", "0.5"], "sum to 1"),
+        (["compact-teacher", "--plan", "--config", "{"], "not valid JSON"),
+        (["compact-teacher", "--plan", "--config", "[]"], "must be a JSON object"),
+        (["compact-teacher", "--data.sizes", "0", "0"], "multiples of 32"),
+        (["compact-teacher", "--data.workers", "-1"], "data.workers must be at least 0"),
+        (["compact-teacher", "--record.log-every", "0"], "record.log_every must be at least 1"),
+        (["compact-teacher", "--record.keep", "0"], "record.keep must be at least 1"),
+        (["compact-teacher", "--optimiser.betas", "0.9", "1.5"], "optimiser.betas must lie between 0 and 1"),
+        (["compact-teacher", "--optimiser.clip", "nan"], "optimiser.clip must be at least 0"),
+        (["compact-teacher", "-o", "run", "--data.shards", "SHARDS", "--data.weights", "mars", "1"], "camera, planes"),
+        (["compact-teacher", "-o", "run", "--data.shards", "SHARDS", "--stages.0.kinds", "reconstructed"], "kinds rec"),
+        (["compact-teacher", "-o", "taken", "--data.shards", "SHARDS"], "a file is in its way"),
+        (["compact-teacher", "-o", "taken/run", "--data.shards", "SHARDS"], "a file is in its way"),
         (["compact-teacher", "--hardware.device", "cuda", "-o", "run", "--data.shards", "SHARDS"], "no CUDA device"),
     ],
 )
@@ -137,10 +149,51 @@ def test_bad_input_has_one_clear_line(
     if "no CUDA" in message and torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
     monkeypatch.chdir(tmp_path)
-    assert call(*(str(shards) if a == "SHARDS" else a for a in arguments)) == 2
+    (tmp_path / "taken").touch()
+    assert call(*(a.replace("SHARDS", str(shards)) for a in arguments)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_one_run_at_a_time(shards: Path, tmp_path: Path) -> None:
+    recipe = short_recipe(1, config=TINY, batch=2, shards=(shards,), sizes=((32, 64),))
+    with pretrain._alone(tmp_path), pytest.raises(InputError, match="another run is training here"):
+        pretrain.run(recipe, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+    assert pretrain.run(recipe, tmp_path).model.is_file()
+
+
+def test_a_refused_run_leaves_the_record_of_the_first(shards: Path, tmp_path: Path) -> None:
+    recipe = short_recipe(1, config=TINY, batch=2, shards=(shards,), sizes=((32, 64),))
+    pretrain.run(recipe, tmp_path)
+    before = (tmp_path / "recipe.json").read_bytes()
+    with pytest.raises(InputError, match="another seed"):
+        pretrain.run(dataclasses.replace(recipe, seed=1), tmp_path)
+    assert (tmp_path / "recipe.json").read_bytes() == before
+
+
+def test_weights_and_biases_are_asked_for_by_name(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metricanything.training import monitor
+
+    monkeypatch.setattr(monitor, "find_spec", lambda name: None if name == "wandb" else object())
+    recipe = short_recipe(1, config=TINY, batch=2, shards=(shards,), sizes=((32, 64),), wandb="project")
+    with pytest.raises(InputError, match=r"--record\.wandb needs wandb; pip install wandb"):
+        pretrain.run(recipe, tmp_path)
+
+
+def test_every_weight_of_a_stage_counts(shards: Path, tmp_path: Path) -> None:
+    """Normals get the rays that they need, the confidence what the network says of itself."""
+    from metricanything.losses.combination import DepthWeights
+
+    stages = (Stage(weights=DepthWeights(normals=0.1, confidence=1.0)),)
+    recipe = short_recipe(1, config=TINY, batch=2, shards=(shards,), sizes=((32, 64),), stages=stages)
+    pretrain.run(recipe, tmp_path)
+    row = json.loads((tmp_path / "curve.jsonl").read_text())
+    assert row["normals"] > 0
+    assert "confidence" in row
 
 
 def test_stages_take_their_kinds_and_weights(shards: Path, tmp_path: Path) -> None:

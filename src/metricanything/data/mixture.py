@@ -85,7 +85,8 @@ class Mixture:
         self._size = np.diff(self._start)
         if not self.sources:
             raise InputError(
-                f"{', '.join(str(one.folder) for one in self.sets)}: no frames are kept; nothing to train on"
+                f"{', '.join(str(one.folder) for one in self.sets)}: no frames of the kinds {', '.join(kinds)} are "
+                "kept; nothing to train on"
             )
         if weights is None:
             weights = dict(zip(self.sources, (self._size.astype(float) ** temperature).tolist(), strict=True))

@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metricanything.core.files import write_text
+from metricanything.core.errors import InputError
+from metricanything.core.files import write_json, write_text
 from metricanything.training.parallel import World
 from metricanything.training.recipe import Recipe
 
 
 class Monitor:
-    """Writes `RUN/curve.jsonl`, a line per step, and `RUN/events/` for TensorBoard; in the first process alone."""
+    """Writes `RUN/recipe.json`, `RUN/curve.jsonl`, a line per step, and `RUN/events/` for TensorBoard.
+
+    In the first process alone.
+    """
 
     def __init__(self, folder: Path, recipe: Recipe, world: World) -> None:
         self.folder, self.recipe, self.world = folder, recipe, world
@@ -39,6 +43,8 @@ class Monitor:
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = [line for line in self._lines() if json.loads(line)["step"] < start]
         write_text(self._curve, "".join(kept))
+        # Not before the checkpoint was found to be of these settings.
+        write_json(self.folder / "recipe.json", self.recipe.to_dict())
         self._board = _board(self.folder / "events", self.recipe, start)
         with open(self._curve, "a", encoding="utf-8") as self._file:
             try:
@@ -105,7 +111,14 @@ class Monitor:
 
 
 def _board(folder: Path, recipe: Recipe, start: int) -> Any:
-    """TensorBoard's writer, mirrored to Weights & Biases where the recipe names a project; None without it."""
+    """TensorBoard's writer, mirrored to Weights & Biases where the recipe names a project; None without it.
+
+    Raises InputError for a project where Weights & Biases or TensorBoard, which it mirrors, is not installed.
+    """
+    if recipe.record.wandb is not None:
+        for package in ("wandb", "tensorboard"):
+            if find_spec(package) is None:
+                raise InputError(f"--record.wandb needs {package}; pip install {package}, or leave the option out")
     if find_spec("tensorboard") is None:
         warnings.warn(
             "TensorBoard is not installed, so the run is recorded in curve.jsonl alone; "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,8 @@ def run(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Train
     """Train a recipe in a folder, or go on with it, and write `model.safetensors` there.
 
     Called by every process that torchrun started; all return the same. Raises InputError for shards that are
-    not there, a checkpoint of other settings, and numbers of processes that do not fit.
+    not there, a checkpoint of other settings, numbers of processes that do not fit, and a folder in which another run
+    is going on.
     """
     with parallel.world(recipe.hardware) as world:
         return run_in(world, recipe, folder, progress)
@@ -50,15 +52,32 @@ def run(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Train
 
 def run_in(world: World, recipe: Recipe, folder: Path, progress: Progress | None = None) -> Trained:
     """`run` by processes that have joined already."""
-    if world.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "recipe.json", recipe.to_dict())
-    engine = assemble(recipe, folder, world)
-    curve = engine.run(progress)
-    export(engine, folder / MODEL)
-    if world.first:
-        write_json(folder / "run.json", summary(engine))
+    with _alone(folder) if world.first else nullcontext():
+        engine = assemble(recipe, folder, world)
+        curve = engine.run(progress)
+        export(engine, folder / MODEL)
+        if world.first:
+            write_json(folder / "run.json", summary(engine))
     return Trained(folder / MODEL, curve)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make the run's folder and hold its lock (released by the system whatever happens), where there are such locks."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder}: cannot be a folder, a file is in its way; give another --output") from None
+    with open(folder / ".lock", "w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass  # this system has no such locks
+        except BlockingIOError:
+            raise InputError(f"{folder}: another run is training here; wait, or give another --output") from None
+        yield
 
 
 def assemble(recipe: Recipe, folder: Path, world: World) -> Engine:

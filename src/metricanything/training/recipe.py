@@ -138,15 +138,38 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed must lie between 0 and 2^32, got {self.seed}")
-        for name in ("steps", "batch", "micro_batches"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        record = {f"record.{name}": getattr(self.record, name) for name in ("keep", "validate_every", "log_every")}
+        for name, value in {
+            "steps": self.steps,
+            "batch": self.batch,
+            "micro_batches": self.micro_batches,
+            **record,
+        }.items():
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        if self.data.workers < 0:
+            raise InputError(f"data.workers must be at least 0, got {self.data.workers}")
+        try:
+            changes = json.loads(self.config)
+        except ValueError as error:
+            raise InputError(f"config is not valid JSON ({error}); give an object such as {{}}") from None
+        if not isinstance(changes, dict):
+            raise InputError(f"config must be a JSON object such as {{}}, got {self.config}")
         if not self.stages or abs(sum(stage.share for stage in self.stages) - 1) > 1e-6:
             raise InputError("the shares of the stages must sum to 1")
-        if any(height % 32 or width % 32 for height, width in self.data.sizes) or not self.data.sizes:
+        if any(stage.share < 0 for stage in self.stages):
+            raise InputError("the shares of the stages must be at least 0")
+        if (
+            any(height % 32 or width % 32 or height < 32 or width < 32 for height, width in self.data.sizes)
+            or not self.data.sizes
+        ):
             raise InputError(f"sizes must be multiples of 32, got {self.data.sizes}")
-        if not 0 <= self.optimiser.average < 1:
-            raise InputError(f"optimiser.average must lie between 0 and 1, got {self.optimiser.average}")
+        for name, values in {"average": (self.optimiser.average,), "betas": self.optimiser.betas}.items():
+            if not all(0 <= value < 1 for value in values):
+                raise InputError(f"optimiser.{name} must lie between 0 and 1, got {getattr(self.optimiser, name)}")
+        for name in ("rate", "encoder_rate", "weight_decay", "clip"):
+            if not getattr(self.optimiser, name) >= 0:
+                raise InputError(f"optimiser.{name} must be at least 0, got {getattr(self.optimiser, name)}")
 
     @property
     def images(self) -> int:

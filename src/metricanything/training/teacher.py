@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from metricanything.core.errors import InputError
 from metricanything.data.batches import Batch, canonical
 from metricanything.data.prompts import PromptMixture
 from metricanything.losses.combination import DepthWeights, depth_losses
@@ -19,7 +20,12 @@ CONFIDENCE_WEIGHT = 0.1
 
 
 def depth_terms(output: DepthOutput, batch: Batch, metric_B: Tensor, weights: DepthWeights) -> dict[str, Tensor]:
-    """`depth_losses` and the finite-depth mask. `metric_B` (B,): the label has the unit that the network can know."""
+    """`depth_losses` and the finite-depth mask. `metric_B` (B,): the label has the unit that the network can know.
+
+    Raises InputError for a weight of the confidence with a network that states none.
+    """
+    if weights.confidence and output.log_confidence_B1HW is None:
+        raise InputError("this model states no confidence; set the stage's weights.confidence to 0")
     target_c = canonical(batch.depth_BHW, batch.focal_B)
     known = target_c > 0
     log_c = torch.where(known, target_c, 1.0).log()
@@ -31,8 +37,10 @@ def depth_terms(output: DepthOutput, batch: Batch, metric_B: Tensor, weights: De
         metric_B=metric_B,
         weights=weights,
         logarithmic=True,
+        log_confidence=output.log_confidence_B1HW,
+        plane_BHW2=batch.plane_BHW2,
     )
-    if output.log_confidence_B1HW is not None:
+    if output.log_confidence_B1HW is not None and not weights.confidence:
         # The network learns how wrong it is, not to be less wrong where that is cheap: no gradient to the depth.
         rated = known & metric_B.view(-1, 1, 1, 1)
         value = confidence_l1(output.log_c_B1HW.detach(), log_c, rated, output.log_confidence_B1HW)
