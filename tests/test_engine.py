@@ -45,7 +45,8 @@ def launch(folder: Path, specs: list[dict[str, Any]]) -> list[list[int]]:
     )
     assert done.returncode == 0, done.stderr
     codes: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
-    assert {code for run in codes for code in run} <= {0, -9}, done.stderr
+    # A rank whose peer was killed may notice before it is ended itself, and fails then.
+    assert all(set(run) <= ({-9, 0, 1} if -9 in run else {0}) for run in codes), done.stderr
     return codes
 
 
