@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +41,12 @@ def resident() -> int:
     """Bytes of this process in memory now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak() -> int:
+    """The most bytes of this process that were in memory; getrusage would count the process that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def random_batch(images: int, height: int, width: int) -> Batch:
@@ -80,7 +85,7 @@ def measure(recipe: Recipe) -> int:
     train(dataclasses.replace(recipes.compact_teacher(), batch=1, hardware=recipe.hardware, data=tiny, config=TINY), 2)
     before = resident()
     train(recipe, 3)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return peak() - before
 
 
 def main() -> None:
