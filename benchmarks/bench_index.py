@@ -1,6 +1,6 @@
 """How the index of a large training set opens: Arrow IPC, mapped into memory, against Parquet.
 
-    python benchmarks/bench_index.py --rows 20000000 --folder /tmp/index      about 3 minutes and 6 GB of disk
+    python benchmarks/bench_index.py --rows 20000000 --folder FOLDER      about 3 minutes and 6 GB of disk
 
 A made-up index with the columns of a real one and ten measurements of quality is written both ways. Every line is a
 fresh process: seconds and peak resident memory until it has opened the index, then found the frames that are kept and
