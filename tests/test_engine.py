@@ -22,7 +22,7 @@ from metricanything.core.frame import Frame
 from metricanything.models.checkpoint import load_model
 
 RANKS = Path(__file__).with_name("ranks.py")
-STEPS = 8
+STEPS = 16
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,10 @@ def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[i
 def kills(seed: int) -> list[dict[str, Any]]:
     """Ten ways to die: at a random step before its checkpoint, or at a random moment, whatever is done then."""
     rng = random.Random(seed)
-    by_step = [{"kill_step": rng.randint(1, STEPS)} for _ in range(5)]
-    by_time = [{"kill_seconds": rng.uniform(0.05, 1.5)} for _ in range(5)]
-    ways = by_step + by_time
-    rng.shuffle(ways)
-    return ways
+    by_time = [{"kill_seconds": rng.uniform(0.05, 0.3)} for _ in range(5)]
+    # In order: a step that an earlier attempt has passed would kill nobody.
+    by_step = [{"kill_step": step} for step in sorted(rng.sample(range(STEPS // 2, STEPS + 1), 5))]
+    return by_time + by_step
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
