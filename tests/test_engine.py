@@ -22,7 +22,7 @@ from metricanything.core.frame import Frame
 from metricanything.models.checkpoint import load_model
 
 RANKS = Path(__file__).with_name("ranks.py")
-STEPS = 16
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
