@@ -15,11 +15,12 @@ import torch
 from evaluate_fixtures import run, small_teacher, write_folder
 from expectations import assert_refused
 
+from metricanything.core.files import file_sha256
 from metricanything.core.frame import Frame
 from metricanything.evaluation.datasets import Item
 from metricanything.evaluation.measuring import make_case
 from metricanything.evaluation.protocols import GROUPS, PROTOCOLS
-from metricanything.evaluation.subjects import Answer, FittedSubject, file_sha256, open_subject
+from metricanything.evaluation.subjects import Answer, FittedSubject, open_subject
 from metricanything.inference.baselines import BASELINES
 from metricanything.models.checkpoint import save_model
 from metricanything.models.registry import COMPACT

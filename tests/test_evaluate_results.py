@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metricanything import __version__
+from metricanything.core.files import file_sha256
 from metricanything.core.frame import Frame
 from metricanything.evaluation.protocols import PROTOCOLS
 from metricanything.evaluation.scores import SCORES, Sample, pool
-from metricanything.evaluation.subjects import file_sha256
 from metricanything.evaluation.summary import mean_ranks
 
 MakeFrame = Callable[..., Frame]

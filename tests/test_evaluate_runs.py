@@ -38,6 +38,11 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_teacher(tmp_path_factory.mktemp("model") / "small.safetensors")
 
 
+def grid_16(data: Path, output: Path) -> tuple[Any, ...]:
+    """A quick evaluation; the last argument is the folder that it writes."""
+    return (*LINEAR, "--data", data, "--protocol", "ma-grid-16", "-o", output)
+
+
 def measured(folder: Path) -> dict[str, bytes]:
     """Every file of a run but the page, whose text is compared by itself."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -110,17 +115,7 @@ def test_failed_frames_are_named_and_tried_again(
 ) -> None:
     good = (data / "images" / "3.png").read_bytes()
     (data / "images" / "3.png").write_bytes(good[:200])
-    arguments = (
-        "evaluate",
-        "--model",
-        "baseline:linear",
-        "--data",
-        data,
-        "--protocol",
-        "ma-grid-16",
-        "-o",
-        tmp_path / "o",
-    )
+    arguments = grid_16(data, tmp_path / "o")
     assert run(*arguments) == 2
     captured = capsys.readouterr()
     assert [line for line in captured.err.splitlines() if line.startswith("failed 3: images/3.png: ")]
@@ -148,9 +143,7 @@ def test_a_failure_of_ours_has_exit_code_1_and_costs_one_frame(
 
     monkeypatch.setattr(subjects.BaselineSubject, "answer", fails)
     running.subject_of.cache_clear()
-    code = run(
-        "evaluate", "--model", "baseline:linear", "--data", data, "--protocol", "ma-grid-16", "-o", tmp_path / "o"
-    )
+    code = run(*grid_16(data, tmp_path / "o"))
     assert code == 1
     captured = capsys.readouterr()
     assert "failed 0: internal error (RuntimeError: out of luck)" in captured.err
@@ -161,17 +154,7 @@ def test_a_killed_worker_is_said_in_one_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(running, "measure_batch", _end_this_process)
-    arguments = (
-        "evaluate",
-        "--model",
-        "baseline:linear",
-        "--data",
-        data,
-        "--protocol",
-        "ma-grid-16",
-        "-o",
-        tmp_path / "o",
-    )
+    arguments = grid_16(data, tmp_path / "o")
     assert run(*arguments, "--workers", 2) == 2
     assert "a worker process was ended from outside" in capsys.readouterr().err
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from metricanything.cli.recipes import registry, resolved
+from metricanything.cli.recipes import is_first, registry, resolved
 from metricanything.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def _run(distillation: Distillation, output: Path | None, plan: bool, utilisatio
     from metricanything.training.distill import open_shards, run
 
     student = distillation.student
-    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+    if not is_first():
         run(distillation, output)
         return 0
     with progress_bar() as bar:

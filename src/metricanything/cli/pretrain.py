@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from metricanything.cli.recipes import registry, resolved
+from metricanything.cli.recipes import is_first, registry, resolved
 from metricanything.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +64,6 @@ def _run(recipe: Recipe, output: Path | None, plan: bool, utilisation: float, pr
     from metricanything.cli.console import console, one_line_warnings, progress_bar
 
     one_line_warnings()
-    first = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
     if plan:
         from metricanything.training.plan import plan as make_plan
 
@@ -75,14 +73,14 @@ def _run(recipe: Recipe, output: Path | None, plan: bool, utilisation: float, pr
         from metricanything.training.profile import profile as measure
 
         table = measure(recipe, profile)
-        if first:
+        if is_first():
             console.print(table, highlight=False, soft_wrap=True)
         return 0
     if output is None:
         raise InputError("no --output folder given; add -o RUN")
     from metricanything.training.pretrain import run
 
-    if not first:
+    if not is_first():
         run(recipe, output)
         return 0
     with progress_bar() as bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+
+def is_first() -> bool:
+    """Whether this is, of the processes that torchrun started, the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def resolved(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from metricanything.core.errors import InputError
 
@@ -91,3 +93,34 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a readable file") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); correct the file or write it again") from None
+
+
+def lock(file: IO[Any], busy: str) -> None:
+    """Lock an open file until it is closed, which it is at the latest when the process ends, whatever ends it.
+
+    Raises InputError with the message `busy` when another process holds it. Nothing happens on systems without such
+    locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(busy) from None
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file in hexadecimal; read once per run as long as its size and time of change stay."""
+    status = Path(path).stat()
+    return _sha256(str(Path(path).resolve()), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: str, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

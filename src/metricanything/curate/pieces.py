@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metricanything.core.errors import InputError
-from metricanything.core.files import atomic_path, read_json, write_json, write_text
+from metricanything.core.files import atomic_path, lock, read_json, write_json, write_text
 from metricanything.core.frame import Frame
 from metricanything.curate.index import INDEX, make_table, read_table, shard_name, write_table
 from metricanything.curate.plan import Plan
@@ -89,14 +89,7 @@ def _difference(old: Any, new: dict[str, Any]) -> str:
 def _only_here(path: Path) -> Iterator[None]:
     """Hold a lock on a file, which ends with the process at the latest."""
     with open(path, "rb") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # this system has no such locks
-        except BlockingIOError:
-            raise InputError(f"{path.parent}: another run is writing here; wait until it is done") from None
+        lock(file, f"{path.parent}: another run is writing here; wait until it is done")
         yield
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 
 from metricanything.core.camera import Camera
 from metricanything.core.errors import InputError
+from metricanything.core.files import file_sha256
 from metricanything.core.prompt import SparsePrompt
 
 if TYPE_CHECKING:
@@ -211,18 +209,3 @@ def open_subject(
     if name.startswith((_PEER, _MOGE)):
         return PeerSubject(name, device)
     return ModelSubject(name, device, dtype, max_side)
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file in hexadecimal; read once per run as long as its size and time of change stay."""
-    status = Path(path).stat()
-    return _sha256(str(Path(path).resolve()), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: str, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

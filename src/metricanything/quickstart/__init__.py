@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from metricanything import __version__
 from metricanything.core.errors import InputError
-from metricanything.core.files import read_json, write_json
+from metricanything.core.files import lock, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -145,15 +145,7 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock (released by the system whatever happens), where the system has such locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder}: another quickstart is running here; wait, or give another --output") from None
+    """Hold the folder's lock."""
+    with open(folder / ".lock", "w") as file:
+        lock(file, f"{folder}: another quickstart is running here; wait, or give another --output")
         yield

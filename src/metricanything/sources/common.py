@@ -49,15 +49,20 @@ class Items:
         One whose loading raises InputError is passed to `on_error` as a message and skipped; without `on_error` the
         error is raised.
         """
-        for number in range(len(self)) if numbers is None else numbers:
-            try:
-                frame = self.load(number)
-            except InputError as error:
-                if on_error is None:
-                    raise
-                on_error(str(error))
-            else:
-                yield number, frame
+        return load_each(range(len(self)) if numbers is None else numbers, self.load, on_error)
+
+
+def load_each(numbers: range, load: Callable[[int], Frame], on_error: OnError | None) -> Iterator[tuple[int, Frame]]:
+    """`load` of each number, with what is bad treated as `Items.read` does."""
+    for number in numbers:
+        try:
+            frame = load(number)
+        except InputError as error:
+            if on_error is None:
+                raise
+            on_error(str(error))
+        else:
+            yield number, frame
 
 
 class Changed(Items):

@@ -25,7 +25,16 @@ from metricanything.core.codecs.reading import reading
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.sources.clouds import late
-from metricanything.sources.common import Items, OnError, Origin, list_images, make_frame, read_numbers, require_file
+from metricanything.sources.common import (
+    Items,
+    OnError,
+    Origin,
+    list_images,
+    load_each,
+    make_frame,
+    read_numbers,
+    require_file,
+)
 from metricanything.sources.lidar import rigid
 from metricanything.sources.record3d import clean
 
@@ -55,18 +64,14 @@ class _Recording(Items):
         numbers = range(len(self)) if numbers is None else numbers
         video = self._items[0].parents[1] / "rgb.mp4"
         pictures = _pictures(video, numbers)
-        for number in numbers:
-            try:
-                picture = next(pictures, None)
-                if picture is None:
-                    raise InputError(f"{video}: ends before frame {number}; this depth map has no image")
-                frame = self._load((self._items[number], picture))
-            except InputError as error:
-                if on_error is None:
-                    raise
-                on_error(str(error))
-            else:
-                yield number, frame
+
+        def load(number: int) -> Frame:
+            picture = next(pictures, None)
+            if picture is None:
+                raise InputError(f"{video}: ends before frame {number}; this depth map has no image")
+            return self._load((self._items[number], picture))
+
+        return load_each(numbers, load, on_error)
 
 
 def _pictures(video: Path, numbers: range) -> Iterator[NDArray[np.uint8]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -55,10 +54,10 @@ def _teacher(name: str, frames: int, utilisation: float) -> list[str]:
     side = int(description["record"].get("input_side", min(spec.max_side, _SIDE)))
     short = side if spec.min_side == spec.max_side else max(32, round(0.75 * side / 32) * 32)
     recipe = Recipe(spec.name, 1, batch=1, config=json.dumps(description["config"]), data=Data(sizes=((short, side),)))
-    made = plan(dataclasses.replace(recipe), utilisation)
+    made = plan(recipe, utilisation)
     hours = [
-        f"{frames * made.forward_flops / (peak * utilisation) / 3600:,.3g} hours on one {name}"
-        for name, peak in PEAKS.items()
+        f"{frames * made.forward_flops / (peak * utilisation) / 3600:,.3g} hours on one {device}"
+        for device, peak in PEAKS.items()
     ]
     return [
         f"teacher: {spec.name}, {made.parameters / 1e6:.1f} M parameters, {made.forward_flops / 1e9:.4g} GFLOPs per "

@@ -27,7 +27,7 @@ from metricanything.training.checkpoints import Checkpoints, State
 from metricanything.training.monitor import Monitor
 from metricanything.training.parallel import World
 from metricanything.training.recipe import Recipe
-from metricanything.training.task import Prepare, Task
+from metricanything.training.task import Prepare, Task, seed_of
 
 Curve = list[tuple[int, float]]
 """Step and loss; steps that were skipped are left out."""
@@ -178,8 +178,7 @@ class Engine:
         found: dict[str, list[Tensor]] = {}
         for i, batch in enumerate(batches):
             # For networks that draw random numbers of their own.
-            micro = number * self.recipe.micro_batches + i * self.world.size + self.world.rank
-            torch.manual_seed(self.recipe.seed * 1_000_003 + micro)
+            torch.manual_seed(seed_of(self.recipe.seed, self.micro(number, i)))
             with parallel.synchronised(self.wrapped, i + 1 == len(batches)):
                 with parallel.autocast(self.recipe.hardware, self.world):
                     output = self.wrapped(*self.task.inputs(batch))
@@ -188,6 +187,10 @@ class Engine:
             for name, value in terms.items():
                 found.setdefault(name, []).append(value.detach())
         return {name: torch.stack(values) for name, values in found.items()}
+
+    def micro(self, number: int, i: int) -> int:
+        """The number of this process's micro-batch i of a step (see `data.loader.load`)."""
+        return number * self.recipe.micro_batches + i * self.world.size + self.world.rank
 
     def stage(self, number: int) -> int:
         """Which stage of the recipe a step belongs to."""

@@ -9,7 +9,6 @@ that is cut short goes on where it was, and the finished folder is the same in e
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from metricanything.core.errors import InputError
-from metricanything.core.files import read_json, write_json
+from metricanything.core.files import file_sha256, read_json, write_json
 from metricanything.core.frame import Frame
 from metricanything.core.prediction import Prediction
 from metricanything.core.prompt import SparsePrompt
@@ -119,7 +118,7 @@ def make_plan(items: Labelled, digest: str) -> Plan:
     return Plan(
         "pseudo-labels",
         str(items.shards.folder.resolve()),
-        {**settings, "teacher": digest, "index": _digest(items.shards.folder / INDEX)},
+        {**settings, "teacher": digest, "index": file_sha256(items.shards.folder / INDEX)},
         items.labelling.output(items.shards.folder).absolute(),
         len(items),
         items.labelling.frames_per_shard,
@@ -149,16 +148,7 @@ def open_teacher(name: str, world: World) -> tuple[Model, str]:
     teacher = load(path, device=world.device)
     if not teacher.takes_prompt:
         raise InputError(f"{name}: a {teacher.spec.name} takes no prompt; the teacher must be a prompted model")
-    return teacher, _digest(path)
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(2**24):
-            found.update(part)
-    return found.hexdigest()
+    return teacher, file_sha256(path)
 
 
 def _told(missing: list[int], world: World) -> list[int]:

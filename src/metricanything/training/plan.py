@@ -6,7 +6,6 @@ live at the same time add up to; a framework's own buffers come on top.
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ def plan(recipe: Recipe, utilisation: float = 0.4, processes: int = 1) -> Plan:
     if not 0 < utilisation <= 1:
         raise InputError(f"utilisation is a share of the peak between 0 and 1, got {utilisation}")
     with torch.device("meta"):
-        network = get_spec(recipe.model).build(json.loads(recipe.config))
+        network = get_spec(recipe.model).build(recipe.changes)
     # Fake tensors with meta contents, because the meta device itself knows no autocast.
     with FakeTensorMode(allow_non_fake_inputs=True):
         _empty(network)

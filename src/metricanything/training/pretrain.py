@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from metricanything.core.errors import InputError
-from metricanything.core.files import write_json
+from metricanything.core.files import lock, write_json
 from metricanything.curate.shards import Shards
 from metricanything.data.mixture import Mixture
 from metricanything.models.checkpoint import read_state, save_model
@@ -63,20 +62,13 @@ def run_in(world: World, recipe: Recipe, folder: Path, progress: Progress | None
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Make the run's folder and hold its lock (released by the system whatever happens), where there are such locks."""
+    """Make the run's folder and hold its lock."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{folder}: cannot be a folder, a file is in its way; give another --output") from None
-    with open(folder / ".lock", "w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # this system has no such locks
-        except BlockingIOError:
-            raise InputError(f"{folder}: another run is training here; wait, or give another --output") from None
+    with open(folder / ".lock", "w") as file:
+        lock(file, f"{folder}: another run is training here; wait, or give another --output")
         yield
 
 
@@ -120,25 +112,16 @@ def task_of(recipe: Recipe) -> Task:
         return TeacherTask(recipe.prompts)
     if spec.family == "native":
         return DepthMapTask() if spec.task == "depth" else PointMapTask()
-    config = spec.read_config(changes(recipe))
+    config = spec.read_config(recipe.changes)
     if spec.task == "depth":
         return InverseDepthTask(config.mean, config.std)
     return RawPointsTask(config.encoder.backbone.patch_size, config.remap_output)
 
 
-def changes(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's changes to its model's configuration; InputError where they are not JSON."""
-    try:
-        value: dict[str, Any] = json.loads(recipe.config)
-    except ValueError as error:
-        raise InputError(f"config is not valid JSON ({error}); give an object such as {{}}") from None
-    return value
-
-
 def new_network(recipe: Recipe) -> nn.Module:
     """The network, freshly initialised with the recipe's seed, then with its starting weights where it names some."""
     torch.manual_seed(recipe.seed)
-    network = get_spec(recipe.model).build(changes(recipe))
+    network = get_spec(recipe.model).build(recipe.changes)
     for parameter in (p for name, p in network.named_parameters() if name.endswith("mask_token")):
         parameter.requires_grad_(False)  # part of pretrained weights, used by nobody here
     if recipe.start is not None:

@@ -58,7 +58,7 @@ def _apart(engine: Engine, steps: int) -> dict[str, float]:
         counts = number >= _WARM_UP
         engine.optimiser.zero_grad(set_to_none=True)
         for i in range(engine.share):
-            micro = number * recipe.micro_batches + i * engine.world.size + engine.world.rank
+            micro = engine.micro(number, i)
             with timed("data", counts):
                 batch = engine.mixtures[0].batch(micro).to(device)
             with timed("prompt", counts):

@@ -149,11 +149,7 @@ class Recipe:
                 raise InputError(f"{name} must be at least 1, got {value}")
         if self.data.workers < 0:
             raise InputError(f"data.workers must be at least 0, got {self.data.workers}")
-        try:
-            changes = json.loads(self.config)
-        except ValueError as error:
-            raise InputError(f"config is not valid JSON ({error}); give an object such as {{}}") from None
-        if not isinstance(changes, dict):
+        if not isinstance(self.changes, dict):
             raise InputError(f"config must be a JSON object such as {{}}, got {self.config}")
         if not self.stages or abs(sum(stage.share for stage in self.stages) - 1) > 1e-6:
             raise InputError("the shares of the stages must sum to 1")
@@ -170,6 +166,15 @@ class Recipe:
         for name in ("rate", "encoder_rate", "weight_decay", "clip"):
             if not getattr(self.optimiser, name) >= 0:
                 raise InputError(f"optimiser.{name} must be at least 0, got {getattr(self.optimiser, name)}")
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """`config`, read; InputError where it is not JSON."""
+        try:
+            value: dict[str, Any] = json.loads(self.config)
+        except ValueError as error:
+            raise InputError(f"config is not valid JSON ({error}); give an object such as {{}}") from None
+        return value
 
     @property
     def images(self) -> int:

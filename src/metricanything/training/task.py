@@ -34,9 +34,14 @@ class Task(Protocol):
         ...
 
 
+def seed_of(seed: int, number: int) -> int:
+    """The seed of micro-batch `number` of a run, whoever computes it."""
+    return (seed * 1_000_003 + number) % 2**63
+
+
 def generator(seed: int, number: int) -> torch.Generator:
-    """The randomness of micro-batch `number` of a run, whoever computes it."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+    """The randomness of micro-batch `number` of a run."""
+    return torch.Generator().manual_seed(seed_of(seed, number))
 
 
 @dataclass(frozen=True)
