@@ -28,6 +28,7 @@ from metricanything.sources.common import (
     require_file,
     require_size,
 )
+from metricanything.sources.lidar import inverse
 from metricanything.sources.scaling import metres_per_unit as metres_per_unit_of
 from metricanything.sources.scaling import read_places
 
@@ -52,6 +53,10 @@ _MIN_PIXEL_SIGMA = 0.3
 #: the best-triangulated quarter of the points has a median error of 1.4 % against ground truth, that is 0.02 sigma, in
 #: TartanAir hospital and in 7-Scenes redkitchen; with it 51 % and 65 % of all errors lie within one sigma.
 _POSE_SIGMA = 0.02
+
+
+#: Image name -> camera and world from camera (4, 4).
+Views = dict[str, tuple[Camera, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -254,6 +259,20 @@ def load_reconstruction(folder: Path) -> Any:
     except Exception as error:  # the binding raises whatever its parser met: IndexError, ValueError, RuntimeError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{folder}: not a readable COLMAP model ({reason}); write it again with COLMAP") from error
+
+
+def load_views(model: Path) -> Views:
+    """The cameras and poses of the registered images of a COLMAP model; raises InputError for one it cannot read."""
+    reconstruction = load_reconstruction(model)
+    bottom = [[0.0, 0.0, 0.0, 1.0]]
+    return {
+        str(image.name): (
+            to_camera(reconstruction.cameras[image.camera_id]),
+            inverse(np.vstack([np.asarray(image.cam_from_world().matrix(), dtype=np.float64), bottom])),
+        )
+        for image in reconstruction.images.values()
+        if image.has_pose
+    }
 
 
 def find_model(path: Path, model: str | None) -> Path:

@@ -23,8 +23,8 @@ from metricanything.core.codecs.png16 import clean_depth
 from metricanything.core.codecs.reading import reading
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
+from metricanything.sources.colmap import Views, load_views
 from metricanything.sources.common import Items, Origin, files_below, make_frame, require_file, require_size
-from metricanything.sources.megadepth import Views, load_views
 
 _ORIGIN = Origin("captured", "lidar", "ETH3D", "CC BY-NC-SA 4.0")
 _DEPTH, _MODEL = "ground_truth_depth", "dslr_calibration_jpg"

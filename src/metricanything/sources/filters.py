@@ -67,6 +67,16 @@ def low_confidence(confidence: NDArray[Any], minimum: float) -> Bool:
     return np.asarray(~(confidence >= minimum))
 
 
+def clean_tof(
+    depth: Float32, confidence: NDArray[Any] | None, minimum: float, flying: bool
+) -> tuple[Float32, dict[str, int]]:
+    """Depth (H, W) of a ToF sensor without pixels of low confidence, where there is a map of it, and flying ones."""
+    bad = {} if confidence is None else {"low_confidence": low_confidence(confidence, minimum)}
+    if flying:
+        bad["flying_pixels"] = flying_pixels(depth)
+    return drop(depth, **bad)
+
+
 def ghost_points(points: NDArray[Any], reference: NDArray[Any], *, step: float = 0.6, rtol: float = 0.1) -> Bool:
     """(N,) bool: points of other sweeps that lie where the `reference` sweep (M, 3) saw free space.
 

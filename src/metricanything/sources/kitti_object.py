@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from metricanything.core.camera import Camera
 from metricanything.core.codecs import read_image
-from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.sources.clouds import read_columns
 from metricanything.sources.common import Items, Origin, list_images, make_frame, require_file
-from metricanything.sources.kitti_raw import read_matrices, shaped
+from metricanything.sources.kitti_raw import read_matrices, shaped, split_projection
 from metricanything.sources.lidar import project_cloud, rigid
 
 _ORIGIN = Origin("captured", "lidar", "KITTI object", "CC BY-NC-SA 3.0")
@@ -54,8 +53,5 @@ def _calibration(path: Path, width: int, height: int) -> tuple[Camera, NDArray[n
     p = shaped(values, "P2", (3, 4), path)
     rectify = rigid(shaped(values, "R0_rect", (3, 3), path), np.zeros(3))
     tr = np.vstack([shaped(values, "Tr_velo_to_cam", (3, 4), path), [0, 0, 0, 1]])
-    k = p[:, :3]
-    if abs(np.linalg.det(k)) < 1e-9 or abs(k[0, 1]) > 1e-6 * k[0, 0]:
-        raise InputError(f"{path}: P2 is not a pinhole camera matrix; fetch the file again")
-    camera = Camera.pinhole(k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5, width, height)
-    return camera, rigid(np.eye(3), np.linalg.solve(k, p[:, 3])) @ rectify @ tr
+    camera, baseline = split_projection(p, width, height, f"{path}: P2")
+    return camera, baseline @ rectify @ tr

@@ -31,7 +31,7 @@ from metricanything.sources.common import (
     require_file,
     require_size,
 )
-from metricanything.sources.lidar import project_cloud
+from metricanything.sources.lidar import project_cloud, rigid
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,19 @@ def read_calibration(day: Path, camera: str) -> Calibration:
     cam, velo = read_matrices(cam_file), read_matrices(velo_file)
     p = shaped(cam, f"P_rect_{camera}", (3, 4), cam_file)
     size = shaped(cam, f"S_rect_{camera}", (2,), cam_file)
-    rectify, tr = np.eye(4), np.eye(4)
-    rectify[:3, :3] = shaped(cam, "R_rect_00", (3, 3), cam_file)
-    tr[:3, :3], tr[:3, 3] = shaped(velo, "R", (3, 3), velo_file), shaped(velo, "T", (3,), velo_file)
+    rectify = rigid(shaped(cam, "R_rect_00", (3, 3), cam_file), np.zeros(3))
+    tr = rigid(shaped(velo, "R", (3, 3), velo_file), shaped(velo, "T", (3,), velo_file))
+    pinhole, baseline = split_projection(p, int(size[0]), int(size[1]), f"{cam_file}: P_rect_{camera}")
+    return Calibration(pinhole, baseline @ rectify @ tr)
+
+
+def split_projection(p: NDArray[np.float64], width: int, height: int, where: str) -> tuple[Camera, NDArray[np.float64]]:
+    """The camera and the transform (4, 4) to it from camera 0 of P = K [I | t] (3, 4); `where` names P in messages."""
     k = p[:, :3]
     if abs(np.linalg.det(k)) < 1e-9 or abs(k[0, 1]) > 1e-6 * k[0, 0]:
-        raise InputError(f"{cam_file}: P_rect_{camera} is not a pinhole camera matrix; fetch the file again")
-    baseline = np.eye(4)
-    # P = K [I | t]: the shift from camera 0 to this camera, metres.
-    baseline[:3, 3] = np.linalg.solve(k, p[:, 3])
-    pinhole = Camera.pinhole(k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5, int(size[0]), int(size[1]))
-    return Calibration(pinhole, baseline @ rectify @ tr)
+        raise InputError(f"{where} is not a pinhole camera matrix; fetch the file again")
+    camera = Camera.pinhole(k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5, width, height)
+    return camera, rigid(np.eye(3), np.linalg.solve(k, p[:, 3]))
 
 
 def read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:

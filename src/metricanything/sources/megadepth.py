@@ -18,21 +18,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metricanything.core.camera import Camera
 from metricanything.core.codecs import read_image
 from metricanything.core.codecs.png16 import clean_depth
 from metricanything.core.codecs.reading import reading
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.sources.clouds import late
-from metricanything.sources.colmap import load_reconstruction, to_camera
+from metricanything.sources.colmap import Views, load_views
 from metricanything.sources.common import Items, Origin, files_below, make_frame, require_file
-from metricanything.sources.lidar import inverse
 
 _ORIGIN = Origin("reconstructed", "mvs", "MegaDepth", "CC BY 4.0 (photos: their own licences)", "up_to_scale")
 _MODELS = ("sparse-txt", "sparse", "sparse/0", ".")
-#: Image name -> camera and world from camera (4, 4).
-Views = dict[str, tuple[Camera, NDArray[np.float64]]]
 
 
 def items(path: Path, *, sfm: Path | None = None) -> Items:
@@ -70,20 +66,6 @@ def _load(root: Path, sfm: Path | None, views: Callable[[Path], Views], file: Pa
 def _image_file(dense: Path, folder: Path, stem: str) -> Path:
     places = [p / f"{stem}{suffix}" for p in (dense / "imgs", folder / "images") for suffix in (".jpg", ".JPG", ".png")]
     return require_file(next((p for p in places if p.is_file()), places[0]), "every depth map needs its image")
-
-
-def load_views(model: Path) -> Views:
-    """The cameras and poses of the registered images of a COLMAP model; raises InputError for one it cannot read."""
-    reconstruction = load_reconstruction(model)
-    bottom = [[0.0, 0.0, 0.0, 1.0]]
-    return {
-        str(image.name): (
-            to_camera(reconstruction.cameras[image.camera_id]),
-            inverse(np.vstack([np.asarray(image.cam_from_world().matrix(), dtype=np.float64), bottom])),
-        )
-        for image in reconstruction.images.values()
-        if image.has_pose
-    }
 
 
 def read_map(path: Path) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.sources.clouds import late
 from metricanything.sources.common import Items, Origin, files_below, make_frame
-from metricanything.sources.filters import drop, flying_pixels, low_confidence
+from metricanything.sources.filters import clean_tof
 from metricanything.sources.record3d import geometry
 
 _ORIGIN = Origin("captured", "tof", "Record3D", "not stated")
@@ -55,13 +55,10 @@ def _load(root: Path, min_confidence: int, flying: bool, item: tuple[Path, int])
     where = inside / f"{number}.depth"
     shape = _grid(record, image.shape[1] > image.shape[0], file)
     depth = clean_depth(_unpack(depth_data, "<f4", shape, where), where)
-    bad = {}
+    confidence = None
     if confidence_data is not None:
         confidence = _unpack(confidence_data, "u1", shape, inside / f"{number}.conf")
-        bad["low_confidence"] = low_confidence(confidence, min_confidence)
-    if flying:
-        bad["flying_pixels"] = flying_pixels(depth)
-    depth, removed = drop(depth, **bad)
+    depth, removed = clean_tof(depth, confidence, min_confidence, flying)
     camera, pose = geometry(record, file / "metadata", str(number))
     name = (file.relative_to(root).with_suffix("") / str(number)).as_posix()
     origin = _ORIGIN.stated(root, file.parent)

@@ -31,7 +31,7 @@ from metricanything.sources.common import (
     read_record,
     require_file,
 )
-from metricanything.sources.filters import drop, flying_pixels, low_confidence
+from metricanything.sources.filters import clean_tof
 from metricanything.sources.lidar import rigid
 
 _ORIGIN = Origin("captured", "tof", "Record3D", "not stated")
@@ -65,16 +65,13 @@ def clean(
     depth: NDArray[np.float32], confidence: Path, min_confidence: int, flying: bool
 ) -> tuple[NDArray[np.float32], dict[str, int]]:
     """Depth (h, w) of a ToF sensor without pixels of low confidence (where the file is there) and flying ones."""
-    bad = {}
-    if confidence.is_file():
-        with reading(confidence, "confidence map"), Image.open(confidence) as picture:
-            values = np.asarray(picture)
-        if values.shape != depth.shape:
-            raise InputError(f"{confidence}: has another size than its depth map; give the files that belong together")
-        bad["low_confidence"] = low_confidence(values, min_confidence)
-    if flying:
-        bad["flying_pixels"] = flying_pixels(depth)
-    return drop(depth, **bad)
+    if not confidence.is_file():
+        return clean_tof(depth, None, min_confidence, flying)
+    with reading(confidence, "confidence map"), Image.open(confidence) as picture:
+        values = np.asarray(picture)
+    if values.shape != depth.shape:
+        raise InputError(f"{confidence}: has another size than its depth map; give the files that belong together")
+    return clean_tof(depth, values, min_confidence, flying)
 
 
 def geometry(record: dict[str, Any], where: Path, number: str) -> tuple[Camera, NDArray[np.float64] | None]:

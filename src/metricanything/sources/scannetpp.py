@@ -17,9 +17,9 @@ from pathlib import Path
 
 from metricanything.core.codecs import read_depth, read_image
 from metricanything.core.frame import Frame
+from metricanything.sources.colmap import Views, load_views
 from metricanything.sources.common import Items, Origin, make_frame, require_file
-from metricanything.sources.filters import drop, flying_pixels
-from metricanything.sources.megadepth import Views, load_views
+from metricanything.sources.filters import clean_tof
 
 _ORIGIN = Origin("captured", "tof", "ScanNet++ iPhone", "ScanNet++ terms of use (research)")
 
@@ -45,8 +45,7 @@ def _load(root: Path, flying: bool, views: Callable[[Path], Views], item: tuple[
     image = read_image(require_file(phone / "rgb" / Path(name).name, "the model names this image"))
     where = require_file(phone / "depth" / f"{stem}.png", "every image needs its depth")
     depth = read_depth(where, 1000.0)
-    bad = {"flying_pixels": flying_pixels(depth)} if flying else {}
-    depth, removed = drop(depth, **bad)
+    depth, removed = clean_tof(depth, None, 0, flying)
     label = f"{phone.resolve().parent.name}/{stem}"
     origin = _ORIGIN.stated(root, phone.parent)
     return make_frame(label, image, depth, camera, origin, where, pose=pose, notes={"removed": removed})
