@@ -10,13 +10,12 @@ from torch.nn import functional as F
 
 from metricanything.data.batches import Batch, canonical
 from metricanything.losses.combination import DepthWeights, depth_losses
-from metricanything.losses.depth import image_mean, mask_bce
 from metricanything.losses.point_combination import PointWeights, point_losses
 from metricanything.models.compact.pointmap import PointOutput
 from metricanything.models.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from metricanything.models.outputs import DepthOutput
 from metricanything.models.pointmap import RawPointMap, Remap, remapped, resize_to_grid
-from metricanything.training.teacher import abs_rel, depth_terms
+from metricanything.training.teacher import abs_rel, depth_terms, mask_term
 
 _FARTHEST = 1e-4  # canonical inverse depth: less is taken for this much where an error is stated
 
@@ -95,9 +94,7 @@ class PointMapTask(Unprepared):
             metric_B=batch.metric_B,
             weights=weights,
         )
-        finite, seen = torch.isfinite(batch.depth_BHW)[:, None], ~torch.isnan(batch.depth_BHW)[:, None]
-        mask = image_mean(mask_bce(output.mask_logit_B1HW, finite, seen), seen)
-        return {**terms, "mask": weights.mask * mask}
+        return {**terms, "mask": weights.mask * mask_term(output.mask_logit_B1HW, batch)}
 
     def errors(self, output: PointOutput, batch: Batch) -> dict[str, Tensor]:
         """The error of the aligned points and of the scale, the same for every image.

@@ -45,8 +45,13 @@ def depth_terms(output: DepthOutput, batch: Batch, metric_B: Tensor, weights: De
         rated = known & metric_B.view(-1, 1, 1, 1)
         value = confidence_l1(output.log_c_B1HW.detach(), log_c, rated, output.log_confidence_B1HW)
         terms["confidence"] = CONFIDENCE_WEIGHT * image_mean(value, rated)
+    return {**terms, "mask": 0.1 * mask_term(output.mask_logit_B1HW, batch)}
+
+
+def mask_term(logit_B1HW: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy () of the mask of finite depth, where it is known whether the depth is finite."""
     finite, seen = torch.isfinite(batch.depth_BHW)[:, None], ~torch.isnan(batch.depth_BHW)[:, None]
-    return {**terms, "mask": 0.1 * image_mean(mask_bce(output.mask_logit_B1HW, finite, seen), seen)}
+    return image_mean(mask_bce(logit_B1HW, finite, seen), seen)
 
 
 @dataclass(frozen=True)
