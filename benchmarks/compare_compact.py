@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from metricanything.inference.predictor import Model
 from metricanything.models import prompting
 from metricanything.models.compact.encoder import TransformerBlock, uv_grid
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
+from metricanything.models.planes import spread
 from metricanything.models.registry import MODELS
 from metricanything.patterns import draw_prompt
 from metricanything.training.engine import train
@@ -63,32 +65,35 @@ class PlainViT(nn.Module):
 
 
 class Unguided(prompting.PromptAnchor):
-    """The anchor without learned affinities."""
+    """The anchor without learned affinities: planes go on bilinearly."""
 
-    def forward(self, log_c: Tensor, prompt: Tensor, mask: Tensor, features: list[Tensor]) -> Tensor:
-        count = prompting.box_sum(mask)
-        mean = prompting.box_sum(prompt * mask) / count.clamp_min(1)
-        known = (count > 0).to(count)
-        filled = prompting.push_pull((mean - log_c) * known, known, F.softplus(self.raw_softness))[0].fill_B1HW
-        return log_c + self.gain * filled
+    def forward(self, log_c: Tensor, prompt: prompting.SparseMap, features: list[Tensor]) -> Tensor:
+        with patch.object(prompting, "spread", lambda moments, _, *rest: spread(moments, (), *rest)):
+            return super().forward(log_c, prompt, features)
 
 
 class NoAnchor(prompting.PromptAnchor):
     """Zero-initialised fusion alone."""
 
-    def forward(self, log_c: Tensor, prompt: Tensor, mask: Tensor, features: list[Tensor]) -> Tensor:
+    def forward(self, log_c: Tensor, prompt: prompting.SparseMap, features: list[Tensor]) -> Tensor:
         return log_c
+
+
+class PlanesAlone(prompting.PromptAnchor):
+    """What the measurements say, without the network: prompt-only interpolation."""
+
+    def forward(self, log_c: Tensor, prompt: prompting.SparseMap, features: list[Tensor]) -> Tensor:
+        planes = spread(prompt.moments)[0].value[:, :1]
+        return prompt.log_mean + prompt.log(planes) + 0 * self.raw_gain
 
 
 class GlobalAnchor(prompting.PromptAnchor):
     """One shift per image: the mean residual at the prompt."""
 
-    def forward(self, log_c: Tensor, prompt: Tensor, mask: Tensor, features: list[Tensor]) -> Tensor:
-        count = prompting.box_sum(mask)
-        mean = prompting.box_sum(prompt * mask) / count.clamp_min(1)
-        known = (count > 0).to(count)
-        shift = ((mean - log_c) * known).sum(dim=(1, 2, 3), keepdim=True)
-        return log_c + self.gain * shift / known.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
+    def forward(self, log_c: Tensor, prompt: prompting.SparseMap, features: list[Tensor]) -> Tensor:
+        points, log = prompt.moments[:, :1], prompt.moments[:, 7:8]
+        missed = (log - points * (log_c - prompt.log_mean)).sum(dim=(1, 2, 3), keepdim=True)
+        return log_c + self.gain * missed / points.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
 
 
 def variant(anchor: type[prompting.PromptAnchor] | None = None, vit: bool = False) -> Callable[[], CompactTeacher]:
@@ -109,8 +114,9 @@ def variant(anchor: type[prompting.PromptAnchor] | None = None, vit: bool = Fals
 VARIANTS: dict[str, Callable[[], CompactTeacher]] = {
     "fusion alone": variant(NoAnchor),
     "fusion + global anchor": variant(GlobalAnchor),
-    "fusion + push-pull anchor": variant(Unguided),
-    "fusion + guided push-pull anchor (chosen)": variant(),
+    "planes of the measurements alone": variant(PlanesAlone),
+    "fusion + planes": variant(Unguided),
+    "fusion + guided planes (chosen)": variant(),
     "the same with a plain ViT encoder": variant(vit=True),
 }
 

@@ -1,10 +1,9 @@
-"""How a sparse metric prompt enters the decoder: a validity-aware pyramid, zero-initialised fusion, and the anchor.
+"""How a sparse metric prompt enters the decoder: a pyramid of planes, zero-initialised fusion, and the anchor.
 
 Everything here works in log canonical inverse depth, log C = log(f_px / (W D)), and on maps that hold a value only
-where there is a point. Such maps are never interpolated: going down, sums and counts are smoothed alike (a masked
-average), and only the dense result of a coarser level is resized to fill what a finer level does not know (push-pull,
-Gortler et al., The Lumigraph, 1996). Resizing a sparse map bilinearly is what breaks low-resolution prompting on truly
-sparse prompts.
+where there is a point. Such maps are never interpolated: going down, moments of the points are summed; what a finer
+level does not know continues the planes of the coarser one (`models.planes`). Resizing a sparse map bilinearly is what
+breaks low-resolution prompting on truly sparse prompts.
 
 Shapes: B batch, H W pixels, C channels; a prompt is a value map and a mask map (B, 1, H, W), both 0 where unknown.
 """
@@ -20,97 +19,69 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metricanything.models.outputs import LOG_C_START, DepthOutput, depth_output
+from metricanything.models.planes import moments, spread
+
+
+@dataclass(frozen=True)
+class SparseMap:
+    """A prompt as the network uses it: moments of its points at stride 2, free of its overall scale.
+
+    The mean of the log values is taken out: what the network sees is the shape of the measured depth, and neither the
+    unit of the scene nor the assumed focal length (both shift log C by a constant).
+    """
+
+    moments: Tensor
+    """Those of `planes.moments` for two values: C / exp(log_mean) - 1 and log C - log_mean."""
+    mask_B1hw: Tensor
+    log_mean: Tensor
+    """(B, 1, 1, 1), like the two bounds."""
+    low: Tensor
+    """Of log C - log_mean: where the planes of this prompt are believed."""
+    high: Tensor
+
+    @classmethod
+    def of(cls, log_c_B1HW: Tensor, mask_B1HW: Tensor) -> SparseMap:
+        """From log C at the points; values elsewhere must be finite. Sides even."""
+        count = mask_B1HW.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
+        mean = (log_c_B1HW * mask_B1HW).sum(dim=(1, 2, 3), keepdim=True) / count
+        log = (log_c_B1HW - mean) * mask_B1HW
+        mask = F.max_pool2d(mask_B1HW, 2)
+        low, high = (f(log, dim=(1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
+        return cls(moments(torch.cat([log.expm1(), log], dim=1), mask_B1HW), mask, mean, low - REACH, high + REACH)
+
+    def log(self, value: Tensor) -> Tensor:
+        """log C - log_mean of the first value, within reach of the measurements: planes may cross 0 where none is."""
+        return (1 + value).clamp(self.low.exp(), self.high.exp()).log()
+
+
+REACH = 0.4
+"""How far (in log C) planes may leave the range of the measurements."""
 
 
 @dataclass(frozen=True)
 class PromptLevel:
-    """A prompt at one stride: filled values, which cells hold a point, and the smoothed number of points."""
+    """A prompt at one stride: log C of its planes, what the coarser planes gave there, points, smoothed number."""
 
     fill_B1HW: Tensor
+    expected_B1HW: Tensor
     mask_B1HW: Tensor
     weight_B1HW: Tensor
 
     def channels(self) -> Tensor:
-        """(B, 3, H, W) network input: filled value, mask, log(1 + smoothed number of points)."""
-        return torch.cat([self.fill_B1HW, self.mask_B1HW, torch.log1p(self.weight_B1HW)], dim=1)
+        """(B, 4, H, W) network input: fill, what the points here changed of it, mask, log(1 + number of points)."""
+        changed = self.fill_B1HW - self.expected_B1HW
+        return torch.cat([self.fill_B1HW, changed, self.mask_B1HW, torch.log1p(self.weight_B1HW)], dim=1)
 
 
-def push_pull(
-    value_B1HW: Tensor,
-    mask_B1HW: Tensor,
-    softness: Tensor | float = 3e-3,
-    affinities: Sequence[Tensor] = (),
-) -> list[PromptLevel]:
-    """Levels of a sparse map at strides 1, 2, 4, … down to one cell, each filled from the next coarser one.
-
-    A cell that is reached by points of total weight w and weighted mean m becomes (w m + softness * coarser) / (w +
-    softness): a partition of unity at every level, so that adding a constant to all values adds it to every filled
-    value. `mask` is 0 or 1; values where it is 0 do not count, but must be finite. `affinities[i]` (B, 9, H_i, W_i)
-    guides how level i takes from its 3x3 coarser neighbours; without one, that is bilinear.
-    """
-    sums, masks = [(value_B1HW * mask_B1HW, mask_B1HW)], [mask_B1HW]
-    while max(masks[-1].shape[-2:]) > 1:
-        sums.append((smooth_sum(sums[-1][0]), smooth_sum(sums[-1][1])))
-        masks.append(F.max_pool2d(masks[-1], 2, ceil_mode=True))
-    fill = sums[-1][0] / sums[-1][1].clamp_min(1e-12)
-    levels = [PromptLevel(fill, masks[-1], sums[-1][1])]
-    for i in reversed(range(len(sums) - 1)):
-        total, weight = sums[i]
-        if i < len(affinities):
-            coarse = guided_upsample(fill, affinities[i])
-        else:
-            coarse = F.interpolate(fill, size=total.shape[-2:], mode="bilinear", align_corners=False)
-        fill = (total + softness * coarse) / (weight + softness)
-        levels.append(PromptLevel(fill, masks[i], weight))
-    return levels[::-1]
-
-
-def smooth_sum(x_B1HW: Tensor) -> Tensor:
-    """Sums at half the resolution under overlapping binomial windows of 6x6 pixels; odd sides are padded with zeros.
-
-    Windows that overlap are what makes the filled map smooth: with 2x2 boxes its error on real prompts was up to 40 %
-    higher, and above that of linear interpolation (docs/decisions/compact-models.md).
-    """
-    h, w = x_B1HW.shape[-2:]
-    taps = torch.tensor([1.0, 5.0, 10.0, 10.0, 5.0, 1.0], dtype=x_B1HW.dtype, device=x_B1HW.device) / 16
-    padded = F.pad(x_B1HW, (2, 2 + w % 2, 2, 2 + h % 2))
-    rows = F.conv2d(padded, taps.view(1, 1, 6, 1), stride=(2, 1))
-    return F.conv2d(rows, taps.view(1, 1, 1, 6), stride=(1, 2))
-
-
-def box_sum(x_B1HW: Tensor) -> Tensor:
-    """Sums over 2x2 cells (even sides)."""
-    return F.avg_pool2d(x_B1HW, 2) * 4
-
-
-def guided_upsample(coarse_B1HW: Tensor, affinity_B9HW: Tensor) -> Tensor:
-    """Double the resolution; every pixel is a convex combination of its 3x3 coarser neighbours.
-
-    Weights are softmax(affinity + log bilinear): zero affinities give (nearly) bilinear upsampling, learned ones stop
-    at object borders. Convex upsampling is RAFT's (Teed and Deng, ECCV 2020).
-    """
-    b, _, h, w = coarse_B1HW.shape
-    neighbours = F.unfold(F.pad(coarse_B1HW, (1, 1, 1, 1), mode="replicate"), 3).view(b, 9, h, 1, w, 1)
-    logits = affinity_B9HW.view(b, 9, h, 2, w, 2) + _log_bilinear(affinity_B9HW).view(9, 1, 2, 1, 2)
-    return (logits.softmax(dim=1) * neighbours).sum(dim=1).view(b, 1, 2 * h, 2 * w)
-
-
-def _log_bilinear(like: Tensor) -> Tensor:
-    """(3, 3, 2, 2): log weight of each coarser neighbour for the four pixels of a cell, floored to stay learnable."""
-    first = torch.tensor([[0.25, 0.0], [0.75, 0.75], [0.0, 0.25]], dtype=like.dtype, device=like.device)
-    weights = first[:, None, :, None] * first[None, :, None, :]
-    return weights.clamp_min(1e-3).log()
-
-
-def prompt_levels(log_c_B1HW: Tensor, mask_B1HW: Tensor, stages: int) -> list[PromptLevel]:
-    """One `PromptLevel` per decoder stage, at strides 2, 4, ... 2**stages, free of the prompt's overall scale.
-
-    The mean of the log values is taken out: what the decoder sees is the shape of the measured depth, and neither
-    the unit of the scene nor the assumed focal length (both shift log C by a constant).
-    """
-    count = mask_B1HW.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
-    mean = (log_c_B1HW * mask_B1HW).sum(dim=(1, 2, 3), keepdim=True) / count
-    return push_pull((log_c_B1HW - mean) * mask_B1HW, mask_B1HW)[1 : 1 + stages]
+def prompt_levels(prompt: SparseMap, stages: int) -> list[PromptLevel]:
+    """One `PromptLevel` per decoder stage, at strides 2, 4, ... 2**stages."""
+    of_c = prompt.moments[:, [0, 1, 2, 3, 4, 5, 6, 8, 10]]  # the planes of the first value alone
+    levels, mask = [], prompt.mask_B1hw
+    for planes in spread(of_c)[:stages]:
+        fill, expected = prompt.log(planes.value), prompt.log(planes.expected)
+        levels.append(PromptLevel(fill, expected, mask, planes.weight_B1hw))
+        mask = F.max_pool2d(mask, 2, ceil_mode=True)
+    return levels
 
 
 def zero_initialised(layer: nn.Module) -> nn.Module:
@@ -125,7 +96,7 @@ class PromptFusion(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, hidden, 3, padding=1)
+        self.conv1 = nn.Conv2d(4, hidden, 3, padding=1)
         self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.out = zero_initialised(nn.Conv2d(hidden, width, 1))
 
@@ -136,39 +107,48 @@ class PromptFusion(nn.Module):
 
 
 class PromptAnchor(nn.Module):
-    """Moves a prediction onto the measurements: log C + gain * push_pull(prompt - log C), guided by decoder features.
+    """Moves a prediction onto the measurements, guided by decoder features.
 
-    The gain is learned, starts at zero (an untrained model ignores the prompt) and is held in [0, 1]. At 1 the
-    prediction follows the scale of the prompt exactly, whatever the network does: multiplying all prompt depths by s,
-    or assuming another focal length, shifts the prompt by a constant, and push-pull carries constants through.
-    `softness` is learned too: how far a single point may be overruled by its surroundings.
+    Two answers are mixed pixel by pixel with learned weights: the planes of the measurements alone, which are right on
+    smooth surfaces, and the prediction plus the planes of what it misses at the measurements, which knows the borders
+    of objects and what no point says. Points are weighed by learned trust: outliers, and surfaces that the camera does
+    not see. `gain` is learned, starts at zero (an untrained model ignores the prompt) and is held in [0, 1]. At 1 the
+    result follows the scale of the prompt exactly, whatever the network does: multiplying all prompt depths by s, or
+    assuming another focal length, shifts log C by a constant, and both answers carry constants through.
     """
 
     SPEED = 20.0  # the optimiser moves a parameter by about its learning rate a step; the gain has to travel 0 -> 1
+    TRUST, MIX = 4.0, -1.0  # before training: every point is trusted, the planes of the measurements lead
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         # Of one element, not scalars, which cannot be sharded.
         self.raw_gain = nn.Parameter(torch.zeros(1))
         self.raw_softness = nn.Parameter(torch.tensor([-5.8]))
+        self.raw_tilt = nn.Parameter(torch.tensor([-2.25]))
         self.affinities = nn.ModuleList(zero_initialised(nn.Conv2d(width, 9, 1)) for width in widths)
+        self.weighing = zero_initialised(nn.Conv2d(widths[0], 2, 1))
 
     @property
     def gain(self) -> Tensor:
         """Between 0 (ignores the prompt) and 1 (scale-equivariant)."""
         return (self.SPEED * self.raw_gain).clamp(0, 1)
 
-    def forward(
-        self, log_c_B1hw: Tensor, prompt_log_c_B1HW: Tensor, mask_B1HW: Tensor, features: list[Tensor]
-    ) -> Tensor:
+    def forward(self, log_c_B1hw: Tensor, prompt: SparseMap, features: list[Tensor]) -> Tensor:
         """Anchored log C at stride 2, where `log_c` and the first of `features` (strides 2, 4, …) live."""
-        count = box_sum(mask_B1HW)
-        mean = box_sum(prompt_log_c_B1HW * mask_B1HW) / count.clamp_min(1)
-        mask = (count > 0).to(count)
-        residual = (mean - log_c_B1hw) * mask
         affinities = [head(x).float() for head, x in zip(self.affinities, features, strict=True)]
-        fill = push_pull(residual, mask, F.softplus(self.raw_softness.float()), affinities)[0].fill_B1HW
-        return log_c_B1hw + self.gain * fill
+        trust, mix = self.weighing(features[0]).float().split(1, dim=1)
+        predicted = log_c_B1hw - prompt.log_mean
+        # Within a cell the prediction is one value: the moments of what it misses follow from those of the points.
+        n, x, y = prompt.moments[:, :3].split(1, dim=1)
+        c, log, cx, logx, cy, logy = prompt.moments[:, 6:].split(1, dim=1)
+        missed = [c, log - n * predicted, cx, logx - x * predicted, cy, logy - y * predicted]
+        weighted = (trust + self.TRUST).sigmoid() * torch.cat([prompt.moments[:, :6], *missed], dim=1)
+        softness, tilt = F.softplus(self.raw_softness.float()), F.softplus(self.raw_tilt.float())
+        planes, miss = spread(weighted, affinities, softness, tilt)[0].value.split(1, dim=1)
+        mix = (mix + self.MIX).sigmoid()
+        anchored = (1 - mix) * prompt.log(planes) + mix * (predicted + miss)
+        return log_c_B1hw + self.gain * (anchored - predicted)
 
 
 class PromptedDepth(nn.Module):
@@ -206,7 +186,10 @@ class PromptedDepth(nn.Module):
         # What was measured stays float32 in a network of lower precision: bf16 would round metres by 0.4 %.
         mask = measured.float()
         prompt_log_c = torch.where(measured, prompt_c_B1HW, 1.0).float().log()
-        levels = prompt_levels(prompt_log_c, mask, self.stages)
-        raw, pyramid = self.decode(features, levels, mask.amax(dim=(1, 2, 3), keepdim=True))
-        log_c = self.anchor(raw[:, :1].float() + LOG_C_START, prompt_log_c, mask, pyramid)
+        prompt = SparseMap.of(prompt_log_c, mask)
+        raw, pyramid = self.decode(features, prompt_levels(prompt, self.stages), mask.amax(dim=(1, 2, 3), keepdim=True))
+        # A sample without points has nothing to be anchored to.
+        log_c = raw[:, :1].float() + LOG_C_START
+        anchored = self.anchor(log_c, prompt, pyramid)
+        log_c = torch.where(mask.amax(dim=(1, 2, 3), keepdim=True) > 0, anchored, log_c)
         return depth_output(log_c, raw[:, 1:], size)

@@ -13,7 +13,8 @@ from metricanything.losses.combination import DepthWeights
 from metricanything.losses.point_combination import PointWeights
 from metricanything.patterns.grid import Grid
 from metricanything.patterns.lidar import LidarLines
-from metricanything.patterns.noise import Outliers
+from metricanything.patterns.noise import Outliers, RangeNoise
+from metricanything.patterns.regions import FieldOfView, Hole, Within
 from metricanything.patterns.uniform import Uniform
 from metricanything.training.recipe import Data, Hardware, Optimiser, Recipe, Record, Stage
 
@@ -25,8 +26,8 @@ COMPACT_VIEWS: Sizes = ((192, 256), (256, 192), (160, 288))
 FULL_VIEWS: Sizes = ((384, 512), (512, 384), (320, 576))
 
 #: What the compact networks minimise, in log canonical inverse depth. The edge term is a mean over rendered images,
-#: three quarters of the quickstart's batches: 1.5 there weighs what 2 would in a mean over all.
-COMPACT_WEIGHTS = DepthWeights(value=1.0, edges=1.5, up_to_scale=False)
+#: about half of a batch. Weights of 0.5, 1.5 and 6 were worse (docs/experiments/teacher.md).
+COMPACT_WEIGHTS = DepthWeights(value=1.0, edges=3.0, up_to_scale=False)
 #: The same for points: MoGe-2's terms on fewer samples and patches, so that they take a fraction of a step on a CPU.
 COMPACT_POINTS = PointWeights(
     whole=3.0, local=(1.0, 1.0, 0.0), edges=0.1, normals=0.1, samples=12, patches=(8, 8, 0), patch_samples=(6, 6, 0)
@@ -34,10 +35,13 @@ COMPACT_POINTS = PointWeights(
 #: Bounds are for views of about 160 x 128 pixels: 20 points there are as dense as 300 at 640 x 480.
 COMPACT_PROMPTS = PromptMixture(
     (
-        (0.6, Uniform(points=(10, None), max_fraction=0.05)),
+        (0.45, Uniform(points=(10, None), max_fraction=0.05)),
         (0.2, LidarLines(lines=(4, 32), jitter=0.05)),
         (0.2, Grid(factors=(2, 12))),
-    )
+        (0.1, Within(Uniform(points=(30, None), max_fraction=0.05), Hole())),
+        (0.05, Within(LidarLines(lines=(4, 32), jitter=0.05), FieldOfView())),
+    ),
+    noise=((0.3, Outliers((0.0, 0.1))), (0.1, RangeNoise())),
 )
 #: The paper's random masking, with some of the points wrong in one image of four.
 FULL_PROMPTS = PromptMixture(((1.0, Uniform()),), noise=((0.25, Outliers((0.0, 0.05))),))
@@ -80,20 +84,24 @@ def quickstart_student(name: str = "compact-pointmap", steps: int = 150, seed: i
 
 
 def compact_teacher() -> Recipe:
-    """The compact teacher from scratch on a laptop.
+    """The compact teacher from scratch on a laptop: the first of the two runs behind the bundled one.
 
-    Hardware and time: 2 CPU cores, see docs/experiments/scaling.md for measured hours and errors. Command:
-    `metricanything pretrain compact-teacher -o RUN --data.shards SHARDS --data.validation HELD_OUT`.
+    Hardware and time: 2 CPU cores with bfloat16 instructions, see docs/experiments/teacher.md for hours and errors, and
+    for the second run, on larger views. Command: `torchrun --nproc-per-node 2 -m metricanything pretrain
+    compact-teacher -o RUN --data.shards SHARDS`.
     """
     return Recipe(
         "compact-teacher",
-        steps=20_000,
+        steps=5_500,
         batch=8,
+        micro_batches=2,
         prompts=COMPACT_PROMPTS,
-        data=Data(sizes=COMPACT_VIEWS),
+        data=Data(sizes=SMALL_VIEWS, workers=0),
         stages=(Stage(weights=COMPACT_WEIGHTS),),
         optimiser=Optimiser(rate=2e-3, encoder_rate=2e-3, warmup=100, average=0.999),
-        input_side=512,
+        hardware=Hardware(precision="bfloat16"),
+        record=Record(checkpoint_seconds=120.0),
+        input_side=256,
     )
 
 
