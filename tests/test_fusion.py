@@ -281,8 +281,8 @@ def anchored(log_c: Tensor, mask: Tensor, predicted: Tensor, *, mix: float, dist
         features[0][0, 0] = distrusted.float()
     with torch.no_grad():
         anchor.raw_gain.fill_(1)
-        anchor.raw_tilt.fill_(-12)
-        anchor.raw_softness.fill_(-12)
+        anchor.raw_tilt.fill_(-8)
+        anchor.raw_softness.fill_(-8)
         anchor.weighing.weight[0, 0] = -30
         anchor.weighing.bias[1] = mix
         return anchor(predicted, SparseMap.of(log_c, mask), features)
