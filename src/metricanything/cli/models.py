@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from metricanything.core.errors import InputError
+
+if TYPE_CHECKING:
+    from metricanything.models.registry import ModelSpec
 
 
 def models(
@@ -49,16 +52,35 @@ def _list() -> None:
     from metricanything.models.registry import list_models
 
     for spec in list_models():
-        weights = "weights bundled" if spec.weights_path().is_file() else "no weights in this version"
-        if spec.hub is not None:
-            weights = f"weights at https://huggingface.co/{spec.hub.repo}"
         size = f"{spec.min_side}–{spec.max_side}" if spec.min_side < spec.max_side else f"{spec.max_side}"
-        console.print(f"[bold]{spec.name}[/]  {spec.description}", highlight=False, soft_wrap=True)
-        console.print(
-            f"    {spec.parameters / 1e6:.1f} M parameters, {size} px, {spec.licence}, {weights}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        lines = [
+            f"[bold]{spec.name}[/]  {spec.description}",
+            f"    {spec.parameters / 1e6:.1f} M parameters, {size} px, {spec.licence}, {_weights(spec)}",
+        ]
+        if spec.weights_path().is_file():
+            lines += _bundled(spec)
+        for line in lines:
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+def _weights(spec: ModelSpec) -> str:
+    if spec.hub is not None:
+        return f"weights at https://huggingface.co/{spec.hub.repo}"
+    return "weights bundled" if spec.weights_path().is_file() else "no weights in this version"
+
+
+def _bundled(spec: ModelSpec) -> list[str]:
+    """Size, terms, headline numbers and card of bundled weights."""
+    from metricanything.models.checkpoint import describe
+
+    path = spec.weights_path()
+    record = describe(path)["record"]
+    errors = ", ".join(f"{name.removeprefix('ma-')} {value:.1%}" for name, value in record.get("abs_rel", {}).items())
+    return [
+        f"    weights: {path.stat().st_size / 1e6:.1f} MB; {record.get('licence', spec.licence)}",
+        f"    AbsRel: {errors}",
+        f"    card: {path.with_suffix('.md')}",
+    ]
 
 
 def _given(config: str | None) -> dict[str, object] | None:

@@ -136,7 +136,7 @@ class Model:
     @property
     def licence(self) -> str:
         """Under which terms the weights may be used."""
-        return self.spec.licence
+        return str(self.record.get("licence", self.spec.licence))
 
     @property
     def takes_prompt(self) -> bool:

@@ -68,6 +68,14 @@ def load_model(
     return network.eval(), get_spec(description["model"]), description
 
 
+def describe(path: Path) -> dict[str, Any]:
+    """The description (model, config, record) of a file of ours, from its header; raises InputError without one."""
+    content = _metadata(path).get(METADATA_KEY)
+    if content is None:
+        raise InputError(f"{path}: does not say which model it is for; write it again with this version")
+    return json.loads(content)  # type: ignore[no-any-return]
+
+
 def read_state(path: Path) -> State:
     """All tensors of a checkpoint by name, whatever network they are for; raises InputError naming the file."""
     if not path.is_file():

@@ -5,10 +5,12 @@ from metricanything.evaluation.protocol import Protocol
 _SOURCE = "metricanything, docs/evaluation.md"
 _METRICS = ("abs_rel", "rmse", "mae", "delta1", "tau", "silog", "coverage")
 _PROMPTS = {
+    "uniform-2000": "2000 random points",
     "uniform-500": "500 random points",
     "uniform-100": "100 random points",
     "lidar-8": "8 LiDAR lines",
     "lidar-64": "64 LiDAR lines",
+    "grid-8": "an 8 times coarser grid",
     "grid-16": "a 16 times coarser grid",
     "sift": "SIFT keypoints",
     "lidar-8+fov-50": "8 LiDAR lines over half of the width",
