@@ -22,13 +22,14 @@ from metricanything.curate.shards import Shards
 from metricanything.evaluation.metrics import abs_rel, delta
 from metricanything.inference.baselines import prompt_only
 from metricanything.inference.predictor import Model, load
+from metricanything.models.registry import get_spec
 from metricanything.patterns import draw_prompt
 from metricanything.quickstart import Run
 
 PATTERNS = ("uniform-500", "uniform-100", "lidar-8", "grid-16")
 SENSOR = "sensor"  # the held-out phone frame: half of its own ToF points are the prompt, the other half the truth
 INPUT_SIDE = 256  # longer side of the networks' input in pixels; they are trained on views of 160
-TEACHER, UNTRAINED = "teacher", "untrained teacher"
+TEACHER, UNTRAINED, BUNDLED = "teacher", "untrained teacher", "bundled teacher"
 STUDENTS = ("compact-depthmap", "compact-pointmap")
 CONSTANT = "constant guess"  # one depth, and a focal length equal to the image width
 
@@ -58,9 +59,15 @@ def prompts_of(frame: Frame, number: int, seed: int) -> dict[str, SparsePrompt]:
 def measure(run: Run) -> None:
     """Write `results.json` and the predictions of the trained models."""
     frames = heldout()
-    teacher, untrained = (load(run.model(n), device="cpu") for n in ("compact-teacher", "untrained-compact-teacher"))
+    teacher = load(run.model("compact-teacher"), device="cpu")
+    others = {UNTRAINED: load(run.model("untrained-compact-teacher"), device="cpu")}
     students = {name: load(run.model(name), device="cpu") for name in STUDENTS}
     students |= {f"untrained {name}": load(run.model(f"untrained-{name}"), device="cpu") for name in STUDENTS}
+    # What hours of the same training give, where this version has it.
+    if get_spec("compact-teacher").weights_path().is_file():
+        others[BUNDLED] = load("compact-teacher", device="cpu")
+    bundled = (name for name in STUDENTS if get_spec(name).weights_path().is_file())
+    students |= {f"bundled {name}": load(name, device="cpu") for name in bundled}
     constant = _typical_depth(Shards(run.shards))
     prompted: list[dict[str, Any]] = []
     free: list[dict[str, Any]] = []
@@ -69,7 +76,8 @@ def measure(run: Run) -> None:
             for pattern, prompt in prompts_of(frame, number, run.settings.seed).items():
                 prediction = teacher.predict(frame.image, prompt=prompt, camera=frame.camera)
                 prediction.save(run.prediction(frame.name, f"teacher-{pattern}"), ("png16", "npy", "colour", "ply"))
-                maps = {TEACHER: prediction.depth, UNTRAINED: _depth(untrained, frame, prompt)}
+                maps = {TEACHER: prediction.depth}
+                maps |= {name: _depth(model, frame, prompt) for name, model in others.items()}
                 maps |= {
                     name: b.complete(prompt.uv, prompt.depth, frame.height, frame.width, image=frame.image)
                     for name, b in prompt_only().items()
@@ -104,7 +112,7 @@ def _prompt_free(run: Run, frame: Frame, students: dict[str, Model], constant: f
         prediction = model.predict(frame.image, camera=frame.camera)
         recovered: Prediction | None = model.predict(frame.image) if model.spec.task == "points" else None
         rows.append(_free_row(frame, name, prediction.depth, recovered.camera if recovered else None))
-        if not name.startswith("untrained"):
+        if name in STUDENTS:
             # The point map is kept with the camera that the model recovered by itself.
             (recovered or prediction).save(run.prediction(frame.name, name), ("png16", "npy", "colour", "ply"))
     guess = np.full(frame.depth.shape, constant, dtype=np.float32)

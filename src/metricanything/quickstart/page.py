@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from metricanything.curate.shards import Shards
 from metricanything.inference.baselines import BASELINES, prompt_only
 from metricanything.quickstart import Run
 from metricanything.quickstart.measure import (
+    BUNDLED,
     CONSTANT,
     INPUT_SIDE,
     PATTERNS,
@@ -48,7 +50,7 @@ Rows = list[dict[str, Any]]
 _ERROR_LIMIT = 0.2
 _SCENES = 3  # rendered scenes to show
 _SHOWN_PATTERN = "lidar-8"
-_METHODS = (TEACHER, UNTRAINED, *prompt_only())
+_METHODS = (TEACHER, UNTRAINED, BUNDLED, *prompt_only())
 
 
 def write_report(run: Run) -> None:
@@ -162,21 +164,29 @@ def _prompted(run: Run, frames: list[Frame], rows: Rows) -> list[Element]:
     labels = {p: "phone ToF" if p == SENSOR else p for p in present}
 
     def table(key: str, title: str, better: Any) -> Table:
-        body = [[m, *(100 * mean_of(rows, key, method=m, pattern=p) for p in present)] for m in _METHODS]
+        body = [
+            [m, *(100 * mean_of(rows, key, method=m, pattern=p) for p in present)] for m in _methods(rows, _METHODS)
+        ]
         return Table(["method", *labels.values()], body, title, dict.fromkeys(labels.values(), better))
 
     return [
         Section(
             "3 Prediction with a prompt",
             "Held-out photographs from sources that were not trained on, with the teacher and with methods that "
-            "interpolate the prompt (guided looks at the image too). In the column of the phone, half of the points of "
-            "one low-resolution ToF map are the prompt and the other half the truth.",
+            "interpolate the prompt (guided looks at the image too); the bundled teacher, where there is one, is "
+            "the package's, trained for longer. In the column of the phone, half of the points of one low-resolution "
+            "ToF map are the prompt and the other half the truth.",
         ),
         table("abs_rel", "AbsRel in %, over measured pixels outside the prompt.", "lower"),
         table("delta1", "δ1 in %, over the same pixels.", "higher"),
         Text(_verdict(rows, present, labels)),
         _gallery(run, frames, rows),
     ]
+
+
+def _methods(rows: Rows, names: Sequence[str]) -> list[str]:
+    """Those that were measured: not every version bundles trained models."""
+    return [name for name in names if any(r["method"] == name for r in rows)]
 
 
 def _verdict(rows: Rows, present: list[str], labels: dict[str, str]) -> str:
@@ -206,7 +216,10 @@ def _gallery(run: Run, frames: list[Frame], rows: Rows) -> Gallery:
         ours = read_depth(run.prediction(frame.name, f"teacher-{pattern}") / "depth.npy")
         linear = BASELINES["linear"].complete(prompt.uv, prompt.depth, frame.height, frame.width)
         near, far = np.quantile(frame.depth[frame.valid], [0.01, 0.99])
-        errors = {name: mean_of(rows, "abs_rel", frame=frame.name, pattern=pattern, method=name) for name in _METHODS}
+        errors = {
+            name: mean_of(rows, "abs_rel", frame=frame.name, pattern=pattern, method=name)
+            for name in (TEACHER, "linear")
+        }
 
         def depth(values: NDArray[np.float32], near: float = near, far: float = far) -> Figure:
             return Figure(colourise_depth(values, near, far))
@@ -237,7 +250,8 @@ def _gallery(run: Run, frames: list[Frame], rows: Rows) -> Gallery:
 
 
 def _prompt_free(run: Run, frames: list[Frame], rows: Rows) -> list[Element]:
-    methods = [*STUDENTS, *(f"untrained {name}" for name in STUDENTS), CONSTANT]
+    others = (f"{kind} {name}" for kind in ("untrained", "bundled") for name in STUDENTS)
+    methods = _methods(rows, (*STUDENTS, *others, CONSTANT))
     columns = {"AbsRel %": "abs_rel", "δ1 %": "delta1", "AbsRel % at the right scale": "abs_rel_scaled"}
     body = [
         [m, *(100 * mean_of(rows, key, method=m) for key in columns.values()), mean_of(rows, "fov_error", method=m)]

@@ -72,22 +72,20 @@ def distil(run: Run) -> None:
     for name in STUDENTS:
         recipe = quickstart_student(name, run.settings.student_steps, run.settings.seed)
         network = new_network(run, name)
-        if not get_spec(name).weights_path().is_file():
-            start_from(network, teacher)
+        start_from(network, teacher)
         title = f"3 distil {name.removeprefix('compact-')} student"
         _train(run, recipe, network, run.labels, title)
 
 
 def new_network(run: Run, name: str) -> nn.Module:
-    """The network to train: with its bundled weights where this version has them, freshly initialised otherwise.
+    """The network to train, freshly initialised; saved too, as `untrained-NAME`, to be measured beside the trained one.
 
-    The freshly initialised one is saved too, as `untrained-NAME`, to be measured beside the trained one.
+    Never the bundled one, whose training a few hundred steps on a few hundred frames would spoil.
     """
     torch.manual_seed(run.settings.seed)
-    spec = get_spec(name)
-    network = spec.build()
+    network = get_spec(name).build()
     save_model(run.model(f"untrained-{name}"), network, name, {"input_side": INPUT_SIDE, "steps": 0})
-    return load_model(spec.weights_path())[0] if spec.weights_path().is_file() else network
+    return network
 
 
 def start_from(student: nn.Module, teacher: nn.Module) -> None:
