@@ -118,7 +118,7 @@ class PromptAnchor(nn.Module):
     """
 
     SPEED = 20.0  # the optimiser moves a parameter by about its learning rate a step; the gain has to travel 0 -> 1
-    TRUST, MIX = 4.0, -1.0  # before training: every point is trusted, the planes of the measurements lead
+    TRUST, MIX = 2.0, -1.0  # before training: all points are trusted alike, the planes of the measurements lead
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()

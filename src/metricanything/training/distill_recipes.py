@@ -13,7 +13,7 @@ from metricanything.losses.point_combination import PointWeights
 from metricanything.training.distill import FROM_TEACHER, Distillation
 from metricanything.training.labels import Labelling
 from metricanything.training.recipe import Data, Hardware, Optimiser, Recipe, Record, Stage
-from metricanything.training.recipes import COMPACT_POINTS, COMPACT_VIEWS, COMPACT_WEIGHTS, Sizes
+from metricanything.training.recipes import COMPACT_POINTS, COMPACT_WEIGHTS, SMALL_VIEWS, Sizes
 
 POINT_VIEWS: Sizes = ((480, 640), (640, 480), (416, 736))
 TILED_VIEWS: Sizes = ((1536, 1536),)
@@ -32,7 +32,7 @@ def compact_depthmap() -> Distillation:
     Hardware: 2 CPU cores; docs/experiments/distillation.md compares its labels. Command: `metricanything distill
     compact-depthmap -o RUN --labels.teacher TEACHER --data.shards SHARDS`.
     """
-    return _compact("compact-depthmap", Stage(weights=COMPACT_WEIGHTS))
+    return _compact("compact-depthmap", Stage(weights=COMPACT_WEIGHTS), steps=3_500)
 
 
 def compact_pointmap() -> Distillation:
@@ -41,7 +41,7 @@ def compact_pointmap() -> Distillation:
     Hardware: 2 CPU cores. Expected metric: not measured yet. Command: `metricanything distill compact-pointmap -o RUN
     --labels.teacher TEACHER --data.shards SHARDS`.
     """
-    return _compact("compact-pointmap", Stage(weights=COMPACT_POINTS))
+    return _compact("compact-pointmap", Stage(weights=COMPACT_POINTS), steps=2_500)
 
 
 def depthmap() -> Distillation:
@@ -102,17 +102,19 @@ def finetune_pointmap() -> Distillation:
     return Distillation(_gentle("pointmap", start, 5_000, POINT_VIEWS, 4, PointWeights()), _MANY_POINTS, real=0.2)
 
 
-def _compact(model: str, stage: Stage) -> Distillation:
+def _compact(model: str, stage: Stage, steps: int) -> Distillation:
     return Distillation(
         Recipe(
             model,
-            steps=10_000,
+            steps=steps,
             batch=8,
             start=FROM_TEACHER,
-            data=Data(sizes=COMPACT_VIEWS),
+            data=Data(sizes=SMALL_VIEWS, workers=0),
             stages=(stage,),
             optimiser=Optimiser(rate=1e-3, encoder_rate=1e-3, warmup=100, average=0.999),
-            input_side=512,
+            hardware=Hardware(precision="bfloat16"),
+            record=Record(checkpoint_seconds=120.0),
+            input_side=192,
         )
     )
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from metricanything.data.augment import Augmentation
 from metricanything.data.prompts import PromptMixture
@@ -28,10 +29,20 @@ FULL_VIEWS: Sizes = ((384, 512), (512, 384), (320, 576))
 #: What the compact networks minimise, in log canonical inverse depth. The edge term is a mean over rendered images,
 #: about half of a batch. Weights of 0.5, 1.5 and 6 were worse (docs/experiments/teacher.md).
 COMPACT_WEIGHTS = DepthWeights(value=1.0, edges=3.0, up_to_scale=False)
-#: The same for points: MoGe-2's terms on fewer samples and patches, so that they take a fraction of a step on a CPU.
+#: The same for points: of MoGe-2's terms those that pay within hours on a CPU, on fewer samples and patches, and the
+#: metric scale with ten times its weight (docs/experiments/students.md).
 COMPACT_POINTS = PointWeights(
-    whole=3.0, local=(1.0, 1.0, 0.0), edges=0.1, normals=0.1, samples=12, patches=(8, 8, 0), patch_samples=(6, 6, 0)
+    whole=3.0,
+    local=(1.0, 1.0, 0.0),
+    edges=0.0,
+    normals=0.0,
+    scale=1.0,
+    samples=12,
+    patches=(8, 8, 0),
+    patch_samples=(6, 6, 0),
 )
+#: Within minutes, the alignment of whole images alone.
+QUICKSTART_POINTS = replace(COMPACT_POINTS, local=(0.0, 0.0, 0.0))
 #: Bounds are for views of about 160 x 128 pixels: 20 points there are as dense as 300 at 640 x 480.
 COMPACT_PROMPTS = PromptMixture(
     (
@@ -76,7 +87,7 @@ def quickstart_student(name: str = "compact-pointmap", steps: int = 150, seed: i
         steps,
         batch=8,
         data=Data(sizes=SMALL_VIEWS, workers=0),
-        stages=(Stage(weights=COMPACT_POINTS if name == "compact-pointmap" else COMPACT_WEIGHTS),),
+        stages=(Stage(weights=QUICKSTART_POINTS if name == "compact-pointmap" else COMPACT_WEIGHTS),),
         optimiser=Optimiser(rate=1e-3, encoder_rate=1e-3, warmup=20),
         record=Record(checkpoint_seconds=20.0, keep=1),
         seed=seed,
@@ -102,6 +113,22 @@ def compact_teacher() -> Recipe:
         hardware=Hardware(precision="bfloat16"),
         record=Record(checkpoint_seconds=120.0),
         input_side=256,
+    )
+
+
+def compact_teacher_fine() -> Recipe:
+    """The second run behind the bundled teacher: four times the pixels, from the weights of the first run.
+
+    Hardware and time: 2 CPU cores, see docs/experiments/teacher.md. Command: `metricanything pretrain
+    compact-teacher-fine -o RUN --start FIRST/model.safetensors --data.shards SHARDS`.
+    """
+    return replace(
+        compact_teacher(),
+        steps=900,
+        micro_batches=1,
+        data=Data(sizes=COMPACT_VIEWS, workers=0),
+        optimiser=Optimiser(rate=7e-4, encoder_rate=7e-4, warmup=20, decay=0.8, average=0.995),
+        input_side=384,
     )
 
 
@@ -185,6 +212,7 @@ def _full(
 #: What `metricanything pretrain` runs, by name.
 PRETRAIN: dict[str, Callable[[], Recipe]] = {
     "compact-teacher": compact_teacher,
+    "compact-teacher-fine": compact_teacher_fine,
     "small-teacher": small_teacher,
     "base-teacher": base_teacher,
     "large-teacher": large_teacher,
