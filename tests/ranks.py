@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from runs import short_recipe
 
 from metricanything.core.files import write_bytes
 from metricanything.models.registry import get_spec
-from metricanything.training import parallel
+from metricanything.training import distill, parallel
+from metricanything.training.distill import FROM_TEACHER, Distillation
 from metricanything.training.engine import Engine
+from metricanything.training.labels import Labelling
 from metricanything.training.pretrain import mixture, new_network, run, task_of
 from metricanything.training.recipe import Recipe
 from metricanything.training.teacher import TeacherTask
@@ -132,7 +135,24 @@ def poisoned(spec: dict[str, Any]) -> None:
         write_bytes(Path(spec["folder"]) / f"rank-{world.rank}.json", json.dumps(record).encode())
 
 
-DO = {"poisoned": poisoned, "train": train, "gradient": gradient}
+def distil(spec: dict[str, Any]) -> None:
+    """Label, then train a student; or die with SIGKILL after some frames, or at a step."""
+    labels = Labelling(spec["teacher"], Path(spec["folder"]) / "labels", ("uniform-100",), frames_per_shard=1)
+    student = replace(recipe_of(spec), model="compact-depthmap", start=FROM_TEACHER)
+    kill_step, kill_label = spec.get("kill_step"), spec.get("kill_label")
+
+    def labelled(shards: Path, frames: int, size: int) -> None:
+        if kill_label is not None and frames:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def progress(done: int, loss: float, terms: dict[str, float]) -> None:
+        if done == kill_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    distill.run(Distillation(student, labels), Path(spec["folder"]), labelled, progress)
+
+
+DO = {"distil": distil, "poisoned": poisoned, "train": train, "gradient": gradient}
 
 
 def attempt(spec: dict[str, Any]) -> list[int]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from published import TINY_DEPTHMAP, TINY_POINTMAP
 from runs import short_recipe
+from test_engine import launch
 
 from metricanything.cli import main
 from metricanything.core.errors import InputError
@@ -28,6 +29,7 @@ from metricanything.curate.shards import Shards
 from metricanything.curate.writing import write_shards
 from metricanything.data.batches import canonical
 from metricanything.data.mixture import Mixture
+from metricanything.losses.point_combination import PointWeights
 from metricanything.models.checkpoint import save_model
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
 from metricanything.models.registry import get_spec
@@ -76,6 +78,11 @@ def made(originals: Shards, teacher: Path, folder: Path, **changes: Any) -> Shar
     options = {"prompts": ("uniform-100",), "batch": 2, "frames_per_shard": 2, **changes}
     with parallel.world(Hardware(device="cpu")) as world:
         return label(originals, Labelling(teacher=str(teacher), folder=folder, **options), world)
+
+
+def read_curve(folder: Path) -> list[tuple[int, float]]:
+    lines = map(json.loads, (folder / "curve.jsonl").read_text().splitlines())
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -161,7 +168,7 @@ def test_killed_labelling_goes_on_and_gives_the_same_bytes(originals: Shards, te
         with parallel.world(Hardware(device="cpu")) as world:
 
             def slow(items: int, size: int) -> None:
-                time.sleep(0.3)
+                time.sleep(1)
 
             options = {"prompts": ("uniform-100",), "batch": 2, "frames_per_shard": 2}
             label(originals, Labelling(teacher=str(teacher), folder=folder, **options), world, slow)
@@ -231,6 +238,20 @@ def test_killed_distillation_goes_on_where_it_was(
     assert again.model.read_bytes() == whole.model.read_bytes()
 
 
+def test_two_ranks_distil_as_one_does(originals: Shards, teacher: Path, tmp_path: Path) -> None:
+    """The same labels in every byte, the same training up to rounding; killed while labelling and while training."""
+    spec = {"do": "distil", "shards": str(originals.folder), "teacher": str(teacher), "steps": 4}
+    assert launch(tmp_path / "one", [spec]) == [[0]]
+    ways = [{"kill_label": True}, {"kill_step": 2}, {}]
+    codes = launch(tmp_path / "two", [{**spec, "ranks": 2, **way} for way in ways])
+    assert [-9 in run for run in codes] == [True, True, False]
+    one, two = (content(tmp_path / name / "labels") for name in ("one", "two"))
+    assert one == two
+    curves = [read_curve(tmp_path / name) for name in ("one", "two")]
+    assert [step for step, _ in curves[0]] == [step for step, _ in curves[1]] == [0, 1, 2, 3]
+    np.testing.assert_allclose([loss for _, loss in curves[1]], [loss for _, loss in curves[0]], rtol=1e-4)
+
+
 def test_shares_follow_the_users_weights(originals: Shards, teacher: Path, tmp_path: Path) -> None:
     labels = made(originals, teacher, tmp_path / "labels")
     data = dataclasses.replace(short_recipe(1).data, weights={"planes": 3.0})
@@ -250,7 +271,7 @@ def published(name: str, size: tuple[int, int], **changes: Any) -> Recipe:
 
 def test_published_point_map_trains(make_frame: MakeFrame, make_shards: MakeShards, tmp_path: Path) -> None:
     shards = make_shards([make_frame(seed, 96, 128) for seed in range(2)])
-    stages = (Stage(weights=COMPACT_POINTS),)
+    stages = (Stage(weights=PointWeights(samples=12, patches=(8, 8, 8), patch_samples=(6, 6, 6))),)
     recipe = published("pointmap", (96, 128), shards=(shards.folder,), stages=stages)
     losses = [loss for _, loss in pretrain.run(recipe, tmp_path / "run").curve]
     assert np.isfinite(losses).all()

@@ -94,19 +94,18 @@ def label(
     teacher, digest = open_teacher(labelling.teacher, world)
     items = Labelled(shards, teacher, labelling, digest)
     plan = make_plan(items, digest)
-    if world.first:
-        record = {"plan": plan.record(), "teacher": teacher.record}
-        if not is_done(plan):
-            with begun(plan) as missing:
-                write_json(plan.output / LABELS, record)
-                progress(len(items) - sum(len(plan.numbers(shard)) for shard in missing), 0)
-                _write(plan, _told(missing, world), items, world, progress)
-                finish(plan)
-        else:
-            _told([], world)
-            progress(len(items), 0)
-    else:
+    # Every process takes part in one broadcast and one wait here, whatever there is to do.
+    if not world.first:
         _write(plan, _told([], world), items, world, progress)
+    elif is_done(plan):
+        progress(len(items), 0)
+        _write(plan, _told([], world), items, world, progress)
+    else:
+        with begun(plan) as missing:
+            write_json(plan.output / LABELS, {"plan": plan.record(), "teacher": teacher.record})
+            progress(len(items) - sum(len(plan.numbers(shard)) for shard in missing), 0)
+            _write(plan, _told(missing, world), items, world, progress)
+            finish(plan)
     world.wait()
     return Shards(plan.output)
 
