@@ -248,6 +248,18 @@ class Camera:
         """Unit viewing rays (height, width, 3) float32 of all pixel centres; NaN where a pixel sees nothing."""
         return self.unproject(self.pixel_grid()).astype(np.float32)
 
+    def plane(self) -> NDArray[np.float32]:
+        """x/z and y/z (height, width, 2) float32 of all pixel centres; NaN where a pixel sees nothing in front."""
+        plane = np.empty((self.height, self.width, 2), np.float32)
+        if self.model == "pinhole":
+            plane[..., 0] = (np.arange(self.width) + 0.5 - self.cx) / self.fx
+            plane[..., 1] = (np.arange(self.height)[:, None] + 0.5 - self.cy) / self.fy
+        else:
+            rays = self.rays()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                plane[:] = np.where(rays[..., 2:] > 0, rays[..., :2] / rays[..., 2:], np.float32(np.nan))
+        return plane
+
     def resize(self, width: int, height: int) -> Camera:
         """The camera of the same image resampled to `width` x `height` pixels."""
         sx, sy = width / self.width, height / self.height

@@ -27,12 +27,13 @@ def depth_to_points(depth: NDArray[Any], camera: Camera) -> Float32:
 
     Infinite depth gives infinite points. Pixels that look sideways or backwards (z <= 0) have no z-depth: NaN.
     """
-    rays = camera.rays()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unit_z = np.where(rays[..., 2:] > 0, rays / rays[..., 2:], np.float32(np.nan))
-        points = unit_z * depth[..., None]
-    points[np.isposinf(depth)] = np.inf
-    return points.astype(np.float32)
+    plane, z = camera.plane(), np.asarray(depth, dtype=np.float32)
+    points = np.empty((*z.shape, 3), np.float32)
+    with np.errstate(invalid="ignore"):
+        np.multiply(plane, z[..., None], out=points[..., :2])
+    points[..., 2] = np.where(np.isnan(plane[..., 0]), np.float32(np.nan), z)
+    points[np.isposinf(z)] = np.inf
+    return points
 
 
 def distance_to_depth(distance: NDArray[Any], camera: Camera) -> Float32:

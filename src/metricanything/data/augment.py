@@ -169,14 +169,5 @@ def random_colours(rng: np.random.Generator, augmentation: Augmentation) -> NDAr
 
 
 def planes(cameras: Sequence[Camera]) -> NDArray[np.float32]:
-    """x/z and y/z (B, H, W, 2) float32 of all rays of cameras of one size; NaN where a pixel sees nothing in front."""
-    result = np.empty((len(cameras), cameras[0].height, cameras[0].width, 2), np.float32)
-    for plane, camera in zip(result, cameras, strict=True):
-        if camera.model == "pinhole":
-            plane[..., 0] = (np.arange(camera.width) + 0.5 - camera.cx) / camera.fx
-            plane[..., 1] = (np.arange(camera.height)[:, None] + 0.5 - camera.cy) / camera.fy
-        else:
-            rays = camera.rays()
-            with np.errstate(divide="ignore", invalid="ignore"):
-                plane[:] = np.where(rays[..., 2:] > 0, rays[..., :2] / rays[..., 2:], np.float32(np.nan))
-    return result
+    """`Camera.plane` (B, H, W, 2) of cameras of one size."""
+    return np.stack([camera.plane() for camera in cameras])

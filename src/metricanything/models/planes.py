@@ -110,10 +110,10 @@ def _binomial(x: Tensor, power: int) -> Tensor:
     """
     n, sign = x.shape[-1] // 2 - 2, (-1) ** power
     even, odd = x[..., ::2], x[..., 1::2]
-    outer = odd[..., 2:] + sign * even[..., :n]
-    middle = even[..., 2:] + sign * odd[..., :n]
-    inner = odd[..., 1 : n + 1] + sign * even[..., 1 : n + 1]
-    return (2.5**power * outer + 5 * 1.5**power * middle + 10 * 0.5**power * inner) / 16
+    outer = torch.add(odd[..., 2:], even[..., :n], alpha=sign) * (2.5**power / 16)
+    middle = torch.add(even[..., 2:], odd[..., :n], alpha=sign)
+    inner = torch.add(odd[..., 1 : n + 1], even[..., 1 : n + 1], alpha=sign)
+    return outer.add(middle, alpha=5 * 1.5**power / 16).add(inner, alpha=10 * 0.5**power / 16)
 
 
 def continued(
