@@ -62,7 +62,9 @@ def _prediction(
         "prompt_points": 0 if item.prompt is None else len(item.prompt),
         "warnings": list(view.warnings),
     }
-    mask = mask & (points[..., 2] > _MIN_RAY_Z * np.linalg.norm(points, axis=-1))  # False where a point is NaN
+    z, squared = points[..., 2], np.einsum("hwi,hwi->hw", points, points)
+    with np.errstate(invalid="ignore"):
+        mask = mask & (z > 0) & (z * z > _MIN_RAY_Z**2 * squared)  # False where a point is NaN
     return Prediction(depth, points, mask, view.camera, view.source, item.image, record=made, **more)
 
 
