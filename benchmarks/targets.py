@@ -92,7 +92,7 @@ def alone(folder: Path, train: Path, validation: Path) -> None:
     constant, by_row = fitted(train)
     simple: dict[str, dict[str, list[float]]] = {}
     kinds: dict[str, str] = {}
-    for frame in sources.read("folder", validation):
+    for frame in sources.read("folder", validation, fov_x=60):
         known = np.isfinite(frame.depth) & (frame.depth > 1e-2) & (frame.depth <= 100)
         truth, rows = frame.depth[known], by_row[rows_of(frame.depth)[known]]
         scaled = rows * np.median(truth) / np.median(rows)
