@@ -31,7 +31,7 @@ from metricanything.data.mixture import Mixture
 from metricanything.training import parallel, recipes
 from metricanything.training.engine import Engine
 from metricanything.training.pretrain import mixture, new_network, task_of
-from metricanything.training.recipe import Recipe
+from metricanything.training.recipe import Hardware, Recipe
 from metricanything.training.task import generator
 
 
@@ -135,19 +135,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--size", type=int, nargs=2, default=(192, 256))
     arguments = parser.parse_args()
-    recipe = recipes.compact_teacher()
+    recipe = recipes.compact_teacher_fine()
     data = dataclasses.replace(recipe.data, sizes=(tuple(arguments.size),))
-    recipe = dataclasses.replace(recipe, data=data)
+    as_it_is = dataclasses.replace(recipe, data=data)
+    recipe = dataclasses.replace(as_it_is, hardware=Hardware())
+    process = dataclasses.replace(recipe, data=dataclasses.replace(data, workers=1))
     shards = [Shards(folder) for folder in arguments.shards]
     loops: dict[str, Callable[[], Iterator[None]]] = {
         "plain": lambda: plain(recipe, shards),
-        "engine": lambda: engine(recipe, shards),
-        "engine, data by a thread": lambda: engine(
-            dataclasses.replace(recipe, data=dataclasses.replace(data, workers=0)), shards
-        ),
+        "engine, data by a process": lambda: engine(process, shards),
+        "engine, data by a thread": lambda: engine(recipe, shards),
+        "the same in bfloat16: the recipe": lambda: engine(as_it_is, shards),
     }
     running: dict[str, Iterator[None] | Processes] = {name: make() for name, make in loops.items()}
-    running["engine, two processes"] = Processes(recipe, arguments.shards, 2)
+    running["the recipe, two processes"] = Processes(as_it_is, arguments.shards, 2)
     rates: dict[str, list[float]] = {name: [] for name in running}
     for loop in running.values():
         rate(loop, recipe.batch, 3)

@@ -2,9 +2,9 @@
 
     metricanything evaluate --model MODEL baseline:nearest baseline:linear baseline:idw --data VALIDATION --fov-x 60 \\
         --protocol metricanything -o RESULTS
-    python benchmarks/targets.py prompted RESULTS
+    python benchmarks/targets.py prompted RESULTS…
     metricanything evaluate --model MODEL --data VALIDATION --fov-x 60 --protocol ma-image ma-image-scaled -o RESULTS
-    python benchmarks/targets.py alone RESULTS --train TRAIN --validation VALIDATION
+    python benchmarks/targets.py alone RESULTS… --train TRAIN --validation VALIDATION
 
 AbsRel over measured, unprompted pixels, mean over the frames of a source, then over sources. `prompted`: against the
 best of the baselines, and the worst source. `alone`: against one depth for everything and one depth for each row, both
@@ -27,10 +27,10 @@ ROWS = 24
 BySource = dict[str, float]
 
 
-def errors(folder: Path) -> dict[tuple[str, str], BySource]:
+def errors(folders: list[Path]) -> dict[tuple[str, str], BySource]:
     """AbsRel by source, for each protocol and model."""
     found = {}
-    for result in read_json(folder / "results.json")["results"]:
+    for result in (result for folder in folders for result in read_json(folder / "results.json")["results"]):
         record = result["record"]
         regions = {s: r.get("unprompted", r["all"]) for s, r in result["by_source"].items()}
         found[record["protocol"]["name"], record["model"]["name"]] = {s: r["abs_rel"] for s, r in regions.items()}
@@ -42,9 +42,9 @@ def mean(values: BySource) -> float:
     return float(np.mean(list(values.values())))
 
 
-def prompted(folder: Path) -> None:
+def prompted(folders: list[Path]) -> None:
     """A row for each protocol and model."""
-    found = errors(folder)
+    found = errors(folders)
     models = [m for m in dict.fromkeys(m for _, m in found) if not m.startswith("baseline:")]
     print("| pattern | model | AbsRel % | best baseline % | ratio | worst source, ratio to its best baseline |")
     print("|---|---|---|---|---|---|")
@@ -87,7 +87,7 @@ def fitted(train: Path) -> tuple[float, NDArray]:
     return least_abs_rel(value), np.array([least_abs_rel(value[band == i]) for i in range(ROWS)])
 
 
-def alone(folder: Path, train: Path, validation: Path) -> None:
+def alone(folders: list[Path], train: Path, validation: Path) -> None:
     """A row for each kind of source, aligned or not."""
     constant, by_row = fitted(train)
     simple: dict[str, dict[str, list[float]]] = {}
@@ -108,7 +108,7 @@ def alone(folder: Path, train: Path, validation: Path) -> None:
     print(f"constant: {constant:.2f} m; by row from {by_row[0]:.2f} m at the top to {by_row[-1]:.2f} m at the bottom\n")
     print("| protocol | kind | model | AbsRel % | constant % | by row % | better than the better one by |")
     print("|---|---|---|---|---|---|---|")
-    for (protocol, model), own in errors(folder).items():
+    for (protocol, model), own in errors(folders).items():
         for kind in (*sorted(set(kinds.values())), "all"):
             of_kind = [s for s in own if kind in (kinds[s], "all")]
             row: dict[str, Any] = {"own": np.mean([own[s] for s in of_kind])}
@@ -122,7 +122,7 @@ def alone(folder: Path, train: Path, validation: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("prompted", "alone"))
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--train", type=Path)
     parser.add_argument("--validation", type=Path)
     arguments = parser.parse_args()
