@@ -98,6 +98,7 @@ def alone(folders: list[Path], train: Path, validation: Path) -> None:
         scaled = rows * np.median(truth) / np.median(rows)
         guesses = {
             "ma-image": (np.full_like(truth, constant), rows),
+            "ma-image-only": (np.full_like(truth, constant), rows),
             "ma-image-scaled": (np.full_like(truth, np.median(truth)), scaled),
         }
         kinds[frame.source] = frame.sensor

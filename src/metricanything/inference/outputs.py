@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -82,12 +83,13 @@ def depth_of_log(item: Prepared, view: View, output: DepthOutput, index: int, re
 
     Confidence is one over the relative error that the network expects of itself.
     """
-    log_c = upsample(output.log_c_B1HW[index], item)[0]
+    found = (output.log_c_B1HW, output.mask_logit_B1HW, output.log_confidence_B1HW)
+    maps = torch.cat([one[index].float() for one in found if one is not None])
+    maps = F.interpolate(maps[None], size=item.image.shape[:2], mode="bilinear", align_corners=False)[0]
     focal = view.camera.fx / view.camera.width
-    depth = (focal * np.exp(-np.clip(log_c, -15, 15))).astype(np.float32)
-    mask, confidence = upsample(output.mask_logit_B1HW[index], item)[0] > 0, None
-    if output.log_confidence_B1HW is not None:
-        confidence = np.exp(np.clip(upsample(output.log_confidence_B1HW[index], item)[0], -15, 15))
+    depth = maps[0].clamp(-15, 15).neg().exp().mul(focal).numpy()
+    mask = maps[1].numpy() > 0
+    confidence = maps[2].clamp(-15, 15).exp().numpy() if len(maps) > 2 else None
     return _prediction(item, view, depth, mask, record, confidence=confidence)
 
 

@@ -43,12 +43,17 @@ def moments(values_BKHW: Tensor, mask_B1HW: Tensor) -> Tensor:
     numbers of the size of an image would leave nothing of float32's digits. `mask` is 0 or 1; values where it is 0 do
     not count, but must be finite.
     """
-    h, w = values_BKHW.shape[-2:]
-    quarter = torch.tensor([-0.25, 0.25], dtype=values_BKHW.dtype, device=values_BKHW.device)
-    x, y = quarter.repeat(w // 2).expand(h, w), quarter.repeat(h // 2)[:, None].expand(h, w)
-    v = values_BKHW * mask_B1HW
-    geometry = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
-    return F.avg_pool2d(torch.cat([mask_B1HW * geometry, v, v * x, v * y], dim=1), 2) * 4
+    n, x, y, xy = _of_cells(mask_B1HW)
+    v, vx, vy, _ = _of_cells(values_BKHW * mask_B1HW)
+    square = n / 16  # each pixel's centre is a quarter of a cell from the cell's, along x and y
+    return torch.cat([n, x, y, square, xy, square, v, vx, vy], dim=1)
+
+
+def _of_cells(maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums over the four pixels of each cell, and of the same times x, times y, and times both."""
+    a, b, c, d = (maps[..., row::2, column::2] for row in (0, 1) for column in (0, 1))
+    top, bottom, left, right = a + b, c + d, a + c, b + d
+    return top + bottom, (right - left) / 4, (bottom - top) / 4, (a + d - b - c) / 16
 
 
 def spread(
