@@ -62,7 +62,7 @@ def test_from_shards_to_a_model(shards: Path, tmp_path: Path, capsys: pytest.Cap
     assert [weight for weight, _ in recipe["prompts"]["patterns"]] == [3, 1]
     record = load_model(tmp_path / "run/model.safetensors")[2]["record"]
     assert record["data"] == ["camera", "planes"]
-    assert (record["steps"], record["images"], record["recipe"]["data"]["shards"]) == (4, 8, ["shards"])
+    assert (record["steps"], record["images"], record["recipe"]["data"]["shards"]) == (4, 16, ["shards"])
     frame = Shards(shards).frame(0)
     assert np.isfinite(
         ma.load(tmp_path / "run/model.safetensors").predict(frame.image, camera=frame.camera).depth
@@ -249,7 +249,7 @@ def test_recipes_are_plain_values() -> None:
     for name, function in PRETRAIN.items():
         plain = function().to_dict()
         assert json.loads(json.dumps(plain)) == plain
-        assert plain["model"] == name
+        assert name.startswith(plain["model"])
         identity = function().identity()
         assert "steps" not in identity
         assert "hardware" not in identity

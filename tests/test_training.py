@@ -396,7 +396,11 @@ def test_teacher_is_prompted_with_the_label(batch: Batch) -> None:
     assert mask.any()
     assert torch.equal(prompt > 0, mask[:, None])
     c = canonical(batch.depth_BHW, batch.focal_B)
-    assert torch.equal(prompt[prompt > 0], c[prompt > 0])
+    # Of the label but where noise is drawn.
+    assert torch.equal(prompt[prompt > 0], canonical(drawn, batch.focal_B)[mask[:, None]])
+    clean = (drawn == batch.depth_BHW)[:, None]
+    assert clean.any()
+    assert torch.equal(prompt[clean], c[clean])
 
 
 def test_labels_up_to_scale_count_with_a_prompt_alone(batch: Batch) -> None:
@@ -445,7 +449,7 @@ def test_point_loss_vanishes_for_the_truth_up_to_scale_and_shift(batch: Batch) -
     assert right["whole"] < 1e-4
     assert right["scale"] < 1e-6
     assert right["mask"] < 1e-6
-    assert terms(0.0)["scale"] == pytest.approx(0.1 * math.log(4) ** 2, rel=1e-3)
+    assert terms(0.0)["scale"] == pytest.approx(COMPACT_POINTS.scale * math.log(4) ** 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name, spec in COMPACT.items() if spec.task != "prompted-depth"])
