@@ -29,8 +29,9 @@ _MANY_POINTS = Labelling(prompts=("uniform-10000", "lidar-64", "grid-16"))
 def compact_depthmap() -> Distillation:
     """The compact depth map on a laptop, from its teacher's encoder and decoder.
 
-    Hardware: 2 CPU cores; docs/experiments/distillation.md compares its labels. Command: `metricanything distill
-    compact-depthmap -o RUN --labels.teacher TEACHER --data.shards SHARDS`.
+    Hardware and time: 2 CPU cores, 38 minutes of one of them beside other work. Result: docs/experiments/students.md;
+    docs/experiments/distillation.md compares its labels. Command: `metricanything distill compact-depthmap -o RUN
+    --labels.teacher TEACHER --data.shards SHARDS`.
     """
     return _compact("compact-depthmap", Stage(weights=COMPACT_WEIGHTS), steps=3_500)
 
@@ -38,8 +39,8 @@ def compact_depthmap() -> Distillation:
 def compact_pointmap() -> Distillation:
     """The compact point map on a laptop, from its teacher's encoder and decoder.
 
-    Hardware: 2 CPU cores. Expected metric: not measured yet. Command: `metricanything distill compact-pointmap -o RUN
-    --labels.teacher TEACHER --data.shards SHARDS`.
+    Hardware and time: 2 CPU cores, 40 minutes of one of them beside other work. Result: docs/experiments/students.md.
+    Command: `metricanything distill compact-pointmap -o RUN --labels.teacher TEACHER --data.shards SHARDS`.
     """
     return _compact("compact-pointmap", Stage(weights=COMPACT_POINTS), steps=2_500)
 
