@@ -1,6 +1,6 @@
 """A camera and a LiDAR: from calibrated points to dense metric depth.
 
-    python examples/lidar_prompt.py runs/quickstart/models/compact-teacher.safetensors out
+    python examples/lidar_prompt.py compact-teacher out
 
 Uses the street scene that comes with the package. With your own sensors, replace the three inputs: an image, a camera,
 and points with the transform that takes them to the camera frame.
