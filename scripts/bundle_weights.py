@@ -30,8 +30,8 @@ def numbers(folders: list[Path]) -> tuple[dict[str, float], str]:
     best: dict[str, tuple[float, str]] = {}
     for result in (r for folder in folders for r in read_json(folder / "results.json")["results"]):
         protocol, name = result["record"]["protocol"]["name"], result["record"]["model"]["name"]
-        regions = (region.get("unprompted", region["all"]) for region in result["by_source"].values())
-        error = float(np.mean([region["abs_rel"] for region in regions]))
+        regions = result["mean_over_sources"]
+        error = regions.get("unprompted", regions["all"])["abs_rel"]
         if not name.startswith("baseline:"):
             own[protocol] = float(f"{error:.4g}")
         elif error < best.get(protocol, (np.inf, ""))[0]:

@@ -84,13 +84,11 @@ def depth_of_log(item: Prepared, view: View, output: DepthOutput, index: int, re
     Confidence is one over the relative error that the network expects of itself.
     """
     found = (output.log_c_B1HW, output.mask_logit_B1HW, output.log_confidence_B1HW)
-    maps = torch.cat([one[index].float() for one in found if one is not None])
-    maps = F.interpolate(maps[None], size=item.image.shape[:2], mode="bilinear", align_corners=False)[0]
+    log_c, logit, *rest = upsample(torch.cat([one[index] for one in found if one is not None]), item)
     focal = view.camera.fx / view.camera.width
-    depth = maps[0].clamp(-15, 15).neg().exp().mul(focal).numpy()
-    mask = maps[1].numpy() > 0
-    confidence = maps[2].clamp(-15, 15).exp().numpy() if len(maps) > 2 else None
-    return _prediction(item, view, depth, mask, record, confidence=confidence)
+    depth = (focal * np.exp(-np.clip(log_c, -15, 15))).astype(np.float32)
+    confidence = np.exp(np.clip(rest[0], -15, 15)) if rest else None
+    return _prediction(item, view, depth, logit > 0, record, confidence=confidence)
 
 
 def depth_of_inverse(

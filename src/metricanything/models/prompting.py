@@ -187,9 +187,10 @@ class PromptedDepth(nn.Module):
         mask = measured.float()
         prompt_log_c = torch.where(measured, prompt_c_B1HW, 1.0).float().log()
         prompt = SparseMap.of(prompt_log_c, mask)
-        raw, pyramid = self.decode(features, prompt_levels(prompt, self.stages), mask.amax(dim=(1, 2, 3), keepdim=True))
+        prompted = mask.amax(dim=(1, 2, 3), keepdim=True)
+        raw, pyramid = self.decode(features, prompt_levels(prompt, self.stages), prompted)
         # A sample without points has nothing to be anchored to.
         log_c = raw[:, :1].float() + LOG_C_START
         anchored = self.anchor(log_c, prompt, pyramid)
-        log_c = torch.where(mask.amax(dim=(1, 2, 3), keepdim=True) > 0, anchored, log_c)
+        log_c = torch.where(prompted > 0, anchored, log_c)
         return depth_output(log_c, raw[:, 1:], size)
