@@ -22,6 +22,8 @@ from metricanything.models.registry import ModelSpec, config_dict, get_spec, mer
 METADATA_KEY = "metricanything"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _FETCH_AGAIN = "fetch it again"
+_DAMAGED = f"its metadata is damaged; {_FETCH_AGAIN}"
+_NAMELESS = "does not say which model it is for; write it again with this version"
 
 
 def save_model(path: str | Path, network: nn.Module, name: str, record: dict[str, Any] | None = None) -> None:
@@ -70,10 +72,13 @@ def load_model(
 
 def describe(path: Path) -> dict[str, Any]:
     """The description (model, config, record) of a file of ours, from its header; raises InputError without one."""
-    content = _metadata(path).get(METADATA_KEY)
-    if content is None:
-        raise InputError(f"{path}: does not say which model it is for; write it again with this version")
-    return json.loads(content)  # type: ignore[no-any-return]
+    try:
+        description = _description(_metadata(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if description is None:
+        raise InputError(f"{path}: {_NAMELESS}")
+    return description
 
 
 def read_state(path: Path) -> State:
@@ -151,16 +156,24 @@ def _read_safetensors(path: Path, low_memory: bool) -> _Content:
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"damaged ({_line(error)}); {_FETCH_AGAIN}") from None
     try:
-        description = json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
         stored = json.loads(metadata["model_config"]) if "model_config" in metadata else None
     except (TypeError, ValueError, RecursionError):
-        raise InputError(f"its metadata is damaged; {_FETCH_AGAIN}") from None
+        raise InputError(_DAMAGED) from None
+    return _Content(state, stored if isinstance(stored, dict) else None, _description(metadata), mapped)
+
+
+def _description(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """Our own description in a metadata block, None where absent."""
+    try:
+        description = json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
+    except (TypeError, ValueError, RecursionError):
+        raise InputError(_DAMAGED) from None
     kinds = {"model": str, "config": dict, "record": dict}
     if description is not None and not (
         isinstance(description, dict) and all(isinstance(description.get(key), kind) for key, kind in kinds.items())
     ):
-        raise InputError("does not say which model it is for; write it again with this version")
-    return _Content(state, stored if isinstance(stored, dict) else None, description, mapped)
+        raise InputError(_NAMELESS)
+    return description
 
 
 def _metadata(path: Path) -> dict[str, Any]:
