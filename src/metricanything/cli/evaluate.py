@@ -50,7 +50,8 @@ def evaluate(
         workers: Processes; the numbers do not depend on it.
         threads: Threads of each process; other numbers may change last digits, so it is recorded.
         batch_size: Images that go through a network together; by default what suits the model.
-        max_side: Longer side of a compact network's input in pixels; by default what it was trained for.
+        max_side: Longer side of a compact network's input in pixels for 4:3 images, others get as many pixels; by
+            default what it was trained for.
         device: cpu, cuda, mps; by default the best at hand.
         dtype: float32, bfloat16, float16.
         fresh: Delete an earlier evaluation in the output folder.

@@ -64,7 +64,8 @@ def predict(
             "width", "height"} for one with distortion, or the camera.json of a prediction.
         fov_x: Horizontal field of view in degrees instead of a camera file.
         format: Outputs: png16 npy exr pfm ply glb colour normals.
-        max_side: Longer side of a compact network's input in pixels; by default what the model was trained for.
+        max_side: Longer side of a compact network's input in pixels for 4:3 images, others get as many pixels; by
+            default what the model was trained for.
         num_tokens: Number of patches that a full-size point map looks at; more is finer and slower.
         resolution_level: 0 to 9, instead of a number of tokens; 9 by default.
         device: cpu, cuda, mps; by default the best at hand.

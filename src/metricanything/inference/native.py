@@ -18,6 +18,10 @@ from metricanything.inference.outputs import PointsOf, depth_of_log, find_view, 
 from metricanything.models.compact.encoder import STRIDE
 from metricanything.models.outputs import DepthOutput
 
+#: What a network's input size may cost: the stretch of an image that a factor of e in pixels is worth, and the largest
+#: factor over the pixels asked for.
+_STRETCH, _OVER = 0.2, 1.08
+
 
 class NativeEngine(Engine):
     """The compact networks and the teachers of all sizes."""
@@ -26,7 +30,7 @@ class NativeEngine(Engine):
     batch_size = 8
 
     def input_size(self, height: int, width: int, options: Options) -> tuple[int, int]:
-        """Multiples of 32, the longer side near `max_side`, by default what the model was trained for."""
+        """Multiples of 32 with the pixels of a 4:3 image of `max_side`, by default what the model was trained for."""
         default = self.record.get("input_side", self.spec.max_side)
         side = int(default) if options.max_side is None else whole(options.max_side, "max_side")
         if self.spec.min_side == self.spec.max_side:  # a network of one size, whose aspect ratio is not kept
@@ -86,13 +90,19 @@ class NativeEngine(Engine):
 
 
 def network_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """Input size (height, width) in multiples of 32 with the longer side near `side`, closest to the image's aspect."""
+    """Input size (height, width) in multiples of 32: near the image's aspect, with the pixels of a 4:3 image of `side`.
+
+    A wide image is given a longer side, at most twice `side`, not fewer pixels: the same time, and no less detail.
+    """
     long, short = max(height, width), min(height, width)
-    top = max(round(side / STRIDE), 1)
-    candidates = []
-    for units in range(max(top - 2, 1), top + 1):
-        other = max(round(units * short / long), 1)
-        candidates.append((abs(math.log(units / other * short / long)) + 0.01 * (top - units), units, other))
+    budget = 0.75 * (side / STRIDE) ** 2
+    candidates = [(_STRETCH * abs(math.log(1 / budget)) + math.log(long / short), 1, 1)]
+    for units in range(1, 2 * side // STRIDE + 1):
+        exact = units * short / long
+        for other in {max(math.floor(exact), 1), max(math.ceil(exact), 1)}:
+            if units * other <= _OVER * budget:
+                stretch, pixels = math.log(units / other * short / long), math.log(units * other / budget)
+                candidates.append((abs(stretch) + _STRETCH * abs(pixels), units, other))
     _, units, other = min(candidates)
     size = (units * STRIDE, other * STRIDE)
     return size if height >= width else (size[1], size[0])

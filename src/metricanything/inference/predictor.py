@@ -183,7 +183,8 @@ class Model:
         image: path, PIL image, uint8 (H, W, 3) array or (3, H, W) tensor. prompt: `SparsePrompt` on a grid of the same
         aspect, for the teacher. camera: of exactly this image; otherwise found by the rule given > sidecar > EXIF >
         the model's own estimate > assumed. For lists, prompt and camera are lists too (with None inside), or None.
-        max_side: longer side of a compact network's input in pixels; by default what the model was trained for.
+        max_side: longer side of a compact network's input in pixels, for an image of 4:3; others get as many pixels. By
+            default what the model was trained for.
         num_tokens, or resolution_level from 0 to 9: how finely a full-size point map looks; by default most finely.
         """
         single = not isinstance(image, list | tuple)

@@ -42,7 +42,7 @@ class ModelSpec:
     """How the image enters and what comes out: which engine of `inference` runs it."""
     min_side: int
     max_side: int
-    """Range of the network's longer input side in pixels."""
+    """Range of the network's longer input side in pixels, for images of 4:3."""
     licence: str
     class_path: tuple[str, str]
     hub: HubFile | None = None

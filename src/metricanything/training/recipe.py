@@ -124,7 +124,8 @@ class Recipe:
     """Weights to begin with: a checkpoint, of which every tensor is taken that fits; or DINOv2 or DINOv3 weights for
     a full-size encoder, a file or Hub id."""
     input_side: int = 256
-    """Longer side in pixels at which the trained model is used unless told otherwise; goes into its record."""
+    """Longer side in pixels of a 4:3 image at which the trained model is used unless told otherwise, other images with
+    as many pixels; goes into its record."""
     prompts: PromptMixture = field(default_factory=PromptMixture)
     """What the teacher's prompts look like; students see none."""
     data: Data = field(default_factory=Data)
