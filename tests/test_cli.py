@@ -427,7 +427,7 @@ def test_ingest_lists_the_options_of_every_format(capsys: pytest.CaptureFixture[
     texts = dict(zip(blocks[::2], blocks[1::2], strict=True))
     assert list(texts) == list(READERS)
     for name, reader in READERS.items():
-        assert set(re.findall(r"--option (\w+)=", texts[name])) == set(reader.options()) - {"photos"}
+        assert set(re.findall(r"--option (\w+)=", texts[name])) == set(reader.options())
     assert "--option min_track=…  a whole number; by default 3" in texts["colmap"]
     assert '--option camera=…  text; by default "02"' in texts["kitti_raw"]
     assert "--option depth_scale=…  a number; by default not set" in texts["folder"]
@@ -505,7 +505,7 @@ BAD_INGESTS = {
     "no number": (["tum", "DATA", "--option", "max_gap=wide"], "option max_gap must be a number, got 'wide'"),
     "no camera": (["tum", "DATA", "--option", "camera=fr9"], "camera 'fr9' is unknown; use one of fr1, fr2, fr3"),
     "not whole": (["procedural", "--option", "count=1.5"], "option count must be a whole number, got 1.5"),
-    "python only": (["procedural", "--option", "photos=a.jpg"], "option photos must be a Sequence, got 'a.jpg'"),
+    "no photos": (["procedural", "--option", "photos=absent"], "absent: no such folder; photos names a folder"),
     "not positive": (["folder", "DATA", "--option", "depth_scale=0"], "depth_scale must be a positive number"),
     "a file": (["tum", "FILE"], "is a file, not a folder; source tum reads a folder of data"),
     "no path": (["tum"], "needs the folder to read"),

@@ -178,7 +178,7 @@ def test_options_take_their_own_defaults_and_nothing_else(kind: str, tmp_path: P
         ("colmap", "metric", [True], [1, "yes", None]),
         ("colmap", "images", ["images", Path("images"), None], [0, True]),
         ("tum", "camera", ["fr1", None, Camera.from_fov(60, 4, 3)], [1]),
-        ("procedural", "photos", [[], ()], ["photo.png", None]),
+        ("procedural", "photos", ["photos", Path("photos"), None], [[], ()]),
     ],
 )
 def test_types_of_options(kind: str, option: str, takes: list[Any], refuses: list[Any]) -> None:

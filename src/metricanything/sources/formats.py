@@ -277,7 +277,7 @@ ALL = (
         "procedural",
         "rendered rooms and objects with exact depth, made on the fly",
         "metricanything/sources/procedural/__init__.py",
-        "CC0-1.0 (generated)",
+        "CC0-1.0 (generated); with photos=FOLDER also the terms of these photographs",
         needs_path=False,
     ),
 )

@@ -5,21 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from metricanything.core.errors import InputError
 from metricanything.core.frame import Frame
 from metricanything.sources.common import Items, OnError
 
+if TYPE_CHECKING:
+    from metricanything.sources.procedural.texture import Bank
+
 __all__ = ["items", "render"]
 
 LICENCE = "CC0-1.0 (generated)"
+_WITH_PHOTOS = "generated, with photographs under terms of their own"
 _BATCH = 8
 
 
@@ -39,13 +40,15 @@ def items(
     width: int = 160,
     height: int = 120,
     device: str = "cpu",
-    photos: Sequence[NDArray[np.uint8]] = (),
+    photos: Path | None = None,
 ) -> Items:
     """`count` rendered frames of `width` x `height` pixels, each with its own scene, camera and pose.
 
     `path` is not needed and must be None or empty: this source makes its frames. Frame k of seed s is the same in
-    every run and does not depend on `count`. Raises InputError at once when `path` names something, `count` is
-    negative or the size is not between 16 and 8192 pixels.
+    every run and does not depend on `count`. `photos`: a folder of pictures, at most 256 of which (evenly spread over
+    all below it) cover half of the surfaces; the frames then carry the terms of these photographs, as their licence
+    says. Raises InputError at once when `path` names something, `count` is negative, the size is not between 16 and
+    8192 pixels or `photos` holds no pictures.
     """
     if path is not None and str(path) not in ("", "."):
         raise InputError(f"{path}: the procedural source reads no files; leave the path out and set count and seed")
@@ -55,7 +58,15 @@ def items(
         raise InputError(f"procedural source: width and height must lie between 16 and 8192, got {width}x{height}")
     if not 0 <= seed < 2**32:
         raise InputError(f"procedural source: seed must lie between 0 and 2^32, got {seed}")
-    return _Scenes(count, partial(_frames, seed=seed, width=width, height=height, device=device, photos=photos))
+    bank = None if photos is None else _photo_bank(photos)
+    return _Scenes(count, partial(_frames, seed=seed, width=width, height=height, device=device, bank=bank))
+
+
+def _photo_bank(folder: Path) -> Bank:
+    from metricanything.sources.procedural.photos import read_photos
+    from metricanything.sources.procedural.texture import bank
+
+    return bank(read_photos(folder))
 
 
 class _Scenes(Items):
@@ -77,12 +88,10 @@ class _Scenes(Items):
             yield from zip(batch, self._frames(batch), strict=True)
 
 
-def _frames(
-    numbers: range, *, seed: int, width: int, height: int, device: str, photos: Sequence[NDArray[np.uint8]]
-) -> Iterator[Frame]:
+def _frames(numbers: range, *, seed: int, width: int, height: int, device: str, bank: Bank | None) -> Iterator[Frame]:
     from metricanything.sources.procedural.rendering import render
 
-    batch = render([(seed << 32) + k for k in numbers], width, height, device=device, photos=photos)
+    batch = render([(seed << 32) + k for k in numbers], width, height, device=device, photos=bank or ())
     images, depths = batch.image.cpu().numpy(), batch.depth.cpu().numpy()
     for i, k in enumerate(numbers):
         yield Frame(
@@ -93,7 +102,7 @@ def _frames(
             kind="rendered",
             sensor="synthetic",
             source="procedural",
-            licence=LICENCE,
+            licence=_WITH_PHOTOS if bank else LICENCE,
             world_from_cam=batch.world_from_cam[i],
             notes={"seed": seed, "scene": batch.kind[i]},
         )

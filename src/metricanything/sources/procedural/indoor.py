@@ -6,7 +6,7 @@ import numpy as np
 
 from metricanything.sources.procedural import furniture
 from metricanything.sources.procedural.draws import Draws, Floats
-from metricanything.sources.procedural.layout import Layout, daylight
+from metricanything.sources.procedural.layout import Layout, daylight, lamplight
 from metricanything.sources.procedural.parts import Parts, Valid, assorted, material, random_rotation, vec, yaw_rotation
 from metricanything.sources.procedural.shapes import BOX, CYLINDER, ELLIPSOID, PLANE
 
@@ -132,7 +132,7 @@ def room(draw: Draws) -> Layout:
     parts.add(BOX, rug[:, None], spread[:, None], material(draw, "fabric", 1, period=(0.5, 2.5)),
               yaw_rotation(draw(0, 0.3, 1)), draw.chance(0.5, 1))  # fmt: skip
     eye, target = _view(draw, order, size, focus)
-    return _lit(parts, draw, size, eye, target)
+    return lamplight(parts, draw, size, eye, target)
 
 
 def _hanging(parts: Parts, draw: Draws, size: Floats) -> None:
@@ -165,19 +165,6 @@ def _view(draw: Draws, order: Floats, size: Floats, focus: Floats) -> tuple[Floa
     eye = np.clip(np.where(close, near, eye), 0.25, size - 0.25)
     target = np.where(close, focus + vec(draw(-0.2, 0.2), draw(-0.2, 0.2), draw(-0.05, 0.1)), target)
     return eye, np.where(np.linalg.norm(target - eye, axis=-1, keepdims=True) < 0.3, size / 2, target)
-
-
-def _lit(parts: Parts, draw: Draws, size: Floats, eye: Floats, target: Floats) -> Layout:
-    """Rooms lit by a lamp, and by the sun through the windows or a second lamp."""
-    sun, ambient, sky, cloud = daylight(draw)
-    warm = np.stack([np.ones(len(draw)), draw(0.75, 1.0), draw(0.5, 1.0)], -1)
-    lamps = np.stack([draw(0.2, 0.8, 2), draw(0.2, 0.8, 2), draw(0.7, 0.93, 2)], -1) * size[:, None]
-    power = (size[:, :2].prod(-1) ** 0.5)[:, None] * draw(0.4, 1.6, 2)
-    lights = np.concatenate([lamps, np.zeros((len(draw), 2, 1)), warm[:, None] * power[..., None]], -1)
-    lights[:, 1] = np.where(draw.chance(0.6)[:, None], sun * [1, 1, 1, 1, 2.5, 2.5, 2.5], lights[:, 1])
-    level = draw(0.15, 0.5)[:, None, None]
-    ambient = level * (0.5 * warm[:, None] + 0.5) * np.array([1.0, 0.75])[:, None]
-    return Layout(parts, eye, target, lights, ambient, sky * draw(1, 3)[:, None, None], cloud, np.zeros(len(draw)))
 
 
 def pile(draw: Draws) -> Layout:

@@ -60,3 +60,16 @@ def daylight(draw: Draws) -> tuple[Floats, Floats, Floats, Floats]:
     ambient = np.stack([0.45 * zenith + 0.4 * horizon + 0.1, 0.2 * horizon + 0.08], axis=1)
     lights = np.concatenate([direction, np.ones((len(draw), 1)), sun], axis=-1)
     return lights, ambient, np.stack([horizon, zenith], axis=1), cloud
+
+
+def lamplight(parts: Parts, draw: Draws, size: Floats, eye: Floats, target: Floats) -> Layout:
+    """Rooms with a corner at the origin, lit by a lamp, and by the sun through the windows or a second lamp."""
+    sun, ambient, sky, cloud = daylight(draw)
+    warm = np.stack([np.ones(len(draw)), draw(0.75, 1.0), draw(0.5, 1.0)], -1)
+    lamps = np.stack([draw(0.2, 0.8, 2), draw(0.2, 0.8, 2), draw(0.7, 0.93, 2)], -1) * size[:, None]
+    power = (size[:, :2].prod(-1) ** 0.5)[:, None] * draw(0.4, 1.6, 2)
+    lights = np.concatenate([lamps, np.zeros((len(draw), 2, 1)), warm[:, None] * power[..., None]], -1)
+    lights[:, 1] = np.where(draw.chance(0.6)[:, None], sun * [1, 1, 1, 1, 2.5, 2.5, 2.5], lights[:, 1])
+    level = draw(0.15, 0.5)[:, None, None]
+    ambient = level * (0.5 * warm[:, None] + 0.5) * np.array([1.0, 0.75])[:, None]
+    return Layout(parts, eye, target, lights, ambient, sky * draw(1, 3)[:, None, None], cloud, np.zeros(len(draw)))

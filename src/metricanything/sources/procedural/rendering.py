@@ -62,12 +62,12 @@ def render(
     *,
     device: str | torch.device = "cpu",
     cameras: Sequence[Camera] | None = None,
-    photos: Sequence[NDArray[np.uint8]] = (),
+    photos: Sequence[NDArray[np.uint8]] | Bank = (),
 ) -> Rendered:
     """Render one scene per seed; the same seed gives the same scene in any batch and on any device.
 
     `cameras`: one per seed, all `width` x `height`, any model; drawn from the seeds when not given.
-    `photos`: uint8 (H, W, 3) sRGB pictures to use as textures on half of the surfaces.
+    `photos`: uint8 (H, W, 3) sRGB pictures to use as textures on half of the surfaces, or the bank made of them.
     Raises InputError for no seeds, an empty image, cameras that do not fit, or photos that are not such arrays.
     """
     device = torch.device(device)
@@ -76,7 +76,8 @@ def render(
     chosen = random_cameras(seeds, width, height) if cameras is None else list(cameras)
     if len(chosen) != len(seeds) or any((c.width, c.height) != (width, height) for c in chosen):
         raise InputError(f"render needs one camera of {width}x{height} pixels for each of the {len(seeds)} seeds")
-    textures = bank(photos).to(device) if len(photos) else _procedural_bank(str(device))
+    given = photos if isinstance(photos, Bank) else bank(photos) if len(photos) else None
+    textures = _procedural_bank(str(device)) if given is None else given.to(device)
     budget = _budget(device, width * height)
     parts = []
     group = budget.scenes * max(1, _COMPOSED // budget.scenes)

@@ -14,6 +14,7 @@ from metricanything.core.camera import Camera
 from metricanything.sources.procedural.draws import Draws, Floats
 from metricanything.sources.procedural.indoor import pile, room
 from metricanything.sources.procedural.layout import Layout, look_at
+from metricanything.sources.procedural.near import near
 from metricanything.sources.procedural.outdoor import country, street
 from metricanything.sources.procedural.parts import MATERIAL
 from metricanything.sources.procedural.shapes import BOX, CYLINDER, ELLIPSOID, PLANE
@@ -22,10 +23,11 @@ from metricanything.sources.procedural.trace import Primitives
 
 #: Kinds of scenes and their shares.
 LAYOUTS: dict[str, tuple[Callable[[Draws], Layout], float]] = {
-    "room": (room, 0.48),
-    "street": (street, 0.24),
-    "country": (country, 0.18),
-    "pile": (pile, 0.10),
+    "room": (room, 0.42),
+    "street": (street, 0.20),
+    "country": (country, 0.13),
+    "pile": (pile, 0.09),
+    "near": (near, 0.16),
 }
 _CLEARANCE = 0.15  # metres around the camera from which loose things are removed
 
@@ -142,8 +144,8 @@ def relative(layout: Layout) -> dict[str, NDArray[np.generic]]:
     centre = centre - layout.eye[:, None]
     turn = np.swapaxes(rotation, -1, -2)  # object from world
     shift = -(turn @ centre[..., None])[..., 0]
-    near = np.all(np.abs(shift) < half + _CLEARANCE, axis=-1)
-    kind = np.where(near & ~structure, -1, kind)
+    close = np.all(np.abs(shift) < half + _CLEARANCE, axis=-1)
+    kind = np.where(close & ~structure, -1, kind)
     axis_length, radius = _capsule(kind, half)
     columns = {
         "kind": kind,
