@@ -298,7 +298,9 @@ def test_inverse_depth_is_the_truth_at_no_loss(make_frame: MakeFrame, make_shard
     assert torch.isinf(batch.depth_BHW).any()
     assert sum(task.loss((truth, None), batch, weights).values()) == 0
     assert task.loss((truth + torch.isinf(batch.depth_BHW)[:, None], None), batch, weights)["value"] > 0
-    np.testing.assert_allclose(task.errors((truth / 1.25, None), batch)["AbsRel"], [0.25] * 2, rtol=1e-4)
+    errors = task.errors((truth / 1.25, None), batch)
+    np.testing.assert_allclose(errors["AbsRel"], [0.25] * 2, rtol=1e-4)
+    np.testing.assert_allclose(errors["LogError"], [np.log(1.25)] * 2, rtol=1e-4)
 
 
 def test_encoders_have_their_own_rate() -> None:

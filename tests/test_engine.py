@@ -146,13 +146,19 @@ def test_two_ranks_compute_the_gradient_of_one(
         np.testing.assert_allclose(found["gradient"][name], value, atol=1e-5 * scale, err_msg=name)
 
 
-def test_sharded_training_ends_in_one_file(shards: Path, whole: Callable[[int], Path], tmp_path: Path) -> None:
-    """Killed once; losses and gathered weights are those of one process, up to rounding that Adam enlarges."""
-    codes = launch(tmp_path, [train(shards, 2, parallel="fsdp", **kill) for kill in ({"kill_step": 4}, {})])
+def test_sharded_training_ends_in_one_file(shards: Path, tmp_path: Path) -> None:
+    """Killed once; losses and gathered weights are those of one process, up to rounding that Adam enlarges.
+
+    Six steps: the two roundings part by ten times every two steps.
+    """
+    sharded, whole = tmp_path / "sharded", tmp_path / "whole"
+    kills: list[dict[str, Any]] = [{"kill_step": 4}, {}]
+    codes = launch(sharded, [train(shards, 2, parallel="fsdp", steps=6, **kill) for kill in kills])
     assert codes[-1] == [0, 0]
-    losses = [[json.loads(line)["loss"] for line in curve(folder).splitlines()] for folder in (tmp_path, whole(1))]
+    assert launch(whole, [train(shards, 1, steps=6)]) == [[0]]
+    losses = [[json.loads(line)["loss"] for line in curve(folder).splitlines()] for folder in (sharded, whole)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
-    found, expected = (torch.cat([v.flatten() for v in weights(f).values()]) for f in (tmp_path, whole(1)))
+    found, expected = (torch.cat([v.flatten() for v in weights(f).values()]) for f in (sharded, whole))
     assert torch.linalg.norm(found - expected) < 0.01 * torch.linalg.norm(expected)
 
 

@@ -22,7 +22,7 @@ from metricanything.curate.shards import Shards
 from metricanything.data.mixture import Mixture
 from metricanything.inference.predictor import Model
 from metricanything.models.compact.teacher import CompactTeacher, DepthConfig
-from metricanything.models.planes import Planes, continued, moments, pooled, spread
+from metricanything.models.planes import Planes, continued, enlarged, moments, pooled, spread
 from metricanything.models.prompting import PromptAnchor, SparseMap, prompt_levels
 from metricanything.models.registry import get_spec
 from metricanything.patterns import draw_prompt
@@ -242,6 +242,16 @@ def test_guided_continuation_is_convex(height: int, width: int, seed: int, stren
     low = -F.max_pool2d(-padded, 3, stride=1).repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert (fine <= high + 1e-9).all()
     assert (fine >= low - 1e-9).all()
+
+
+@given(st.integers(1, 9), st.integers(1, 9), seeds)
+def test_enlarging_is_continuing_without_slopes(h: int, w: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    maps, affinity = (torch.randn(2, k, h, w, generator=g, dtype=torch.float64) for k in (3, 36))
+    flat = torch.zeros_like(maps)
+    planes = Planes(maps, flat, flat, maps, flat[:, :1])
+    expected, _, _ = continued(planes, (2 * h, 2 * w), F.pixel_shuffle(affinity, 2))
+    torch.testing.assert_close(enlarged(maps, affinity), expected)
 
 
 def test_affinities_choose_the_neighbour() -> None:

@@ -54,7 +54,7 @@ def test_from_shards_to_a_model(shards: Path, tmp_path: Path, capsys: pytest.Cap
     assert "model.safetensors" in capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "run/curve.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [0, 1, 2, 3]
-    assert [set(row["validation"]) for row in rows if "validation" in row] == [{"AbsRel"}, {"AbsRel"}]
+    assert [set(row["validation"]) for row in rows if "validation" in row] == [{"AbsRel", "LogError"}] * 2
     assert list((tmp_path / "run/events").iterdir())
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
     assert recipe["optimiser"]["rate"] == 1e-3

@@ -143,6 +143,19 @@ def continued(
     return c, p, q
 
 
+def enlarged(maps_BKhw: Tensor, affinity_B36hw: Tensor) -> Tensor:
+    """Twice the resolution (B, K, 2 h, 2 w): each finer cell a convex combination of its 3x3 coarser neighbours.
+
+    The nine weights of each of the four finer cells are softmax(affinity + log bilinear), as in `continued`: borders
+    are as sharp as the guide knows them, where bilinear enlargement smears them over two cells.
+    """
+    b, k, h, w = maps_BKhw.shape
+    near = F.unfold(F.pad(maps_BKhw, (1, 1, 1, 1), mode="replicate"), 3).view(b, k, 9, 1, h, w)
+    start = _log_bilinear(maps_BKhw).view(1, 1, 9, 4, 1, 1)
+    weights = (affinity_B36hw.view(b, 1, 9, 4, h, w) + start).softmax(dim=2)
+    return F.pixel_shuffle((weights * near).sum(dim=2).view(b, 4 * k, h, w), 2)
+
+
 def _corrected(c: Tensor, p: Tensor, q: Tensor, sums: Tensor, softness: Tensor | float, tilt: Tensor | float) -> Planes:
     """The planes closest to the points in each cell and to the given values and slopes along x and y."""
     k = c.shape[1]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metricanything.models.outputs import LOG_C_START, DepthOutput, depth_output
-from metricanything.models.planes import moments, spread
+from metricanything.models.planes import enlarged, moments, spread
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ class PromptAnchor(nn.Module):
         self.raw_tilt = nn.Parameter(torch.tensor([-2.25]))
         self.affinities = nn.ModuleList(zero_initialised(nn.Conv2d(width, 9, 1)) for width in widths)
         self.weighing = zero_initialised(nn.Conv2d(widths[0], 2, 1))
+        self.borders = zero_initialised(nn.Conv2d(widths[0], 4 * 9, 1))
 
     @property
     def gain(self) -> Tensor:
@@ -149,6 +150,10 @@ class PromptAnchor(nn.Module):
         mix = (mix + self.MIX).sigmoid()
         anchored = (1 - mix) * prompt.log(planes) + mix * (predicted + miss)
         return log_c_B1hw + self.gain * (anchored - predicted)
+
+    def enlarge(self, log_c_B1hw: Tensor, features_BChw: Tensor) -> Tensor:
+        """Log C at twice the resolution: bilinear before training, later with borders where the features see them."""
+        return enlarged(log_c_B1hw, self.borders(features_BChw).float())
 
 
 class PromptedDepth(nn.Module):
@@ -180,8 +185,8 @@ class PromptedDepth(nn.Module):
         """
         features, size = self.encode(image_B3HW), (image_B3HW.shape[-2], image_B3HW.shape[-1])
         if prompt_c_B1HW is None:
-            raw, _ = self.decode(features, None, None)
-            return depth_output(raw[:, :1].float() + LOG_C_START, raw[:, 1:], size)
+            raw, pyramid = self.decode(features, None, None)
+            return depth_output(self.anchor.enlarge(raw[:, :1].float() + LOG_C_START, pyramid[0]), raw[:, 1:], size)
         measured = torch.isfinite(prompt_c_B1HW) & (prompt_c_B1HW > 0)
         # What was measured stays float32 in a network of lower precision: bf16 would round metres by 0.4 %.
         mask = measured.float()
@@ -193,4 +198,4 @@ class PromptedDepth(nn.Module):
         log_c = raw[:, :1].float() + LOG_C_START
         anchored = self.anchor(log_c, prompt, pyramid)
         log_c = torch.where(prompted > 0, anchored, log_c)
-        return depth_output(log_c, raw[:, 1:], size)
+        return depth_output(self.anchor.enlarge(log_c, pyramid[0]), raw[:, 1:], size)

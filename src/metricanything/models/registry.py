@@ -84,7 +84,7 @@ MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
         ModelSpec(
-            "compact-teacher", "prompted-depth", _PROMPTED, 6_468_940, "native",
+            "compact-teacher", "prompted-depth", _PROMPTED, 6_469_840, "native",
             192, 640, "Apache-2.0", (f"{_COMPACT}.teacher", "CompactTeacher"),
         ),
         ModelSpec(
@@ -100,10 +100,10 @@ MODELS: dict[str, ModelSpec] = {
                 f"{size}-teacher", "prompted-depth", f"{_PROMPTED}, DINOv2 ViT-{size[0].upper()}", parameters, "native",
                 384, 768, "Apache-2.0", _TEACHER, size=size,
             )
-            for size, parameters in (("small", 27_082_892), ("base", 97_538_540), ("large", 334_850_156))
+            for size, parameters in (("small", 27_087_536), ("base", 97_543_184), ("large", 334_859_408))
         ),
         ModelSpec(
-            "huge-teacher", "prompted-depth", f"{_PROMPTED}, DINOv3 ViT-H+, 35 tiles", 876_926_124, "native",
+            "huge-teacher", "prompted-depth", f"{_PROMPTED}, DINOv3 ViT-H+, 35 tiles", 876_935_376, "native",
             1536, 1536, "Apache-2.0; DINOv3 weights have their own licence",
             ("metricanything.models.teacher", "TiledTeacher"), size="huge",
         ),

@@ -20,6 +20,9 @@ TILED_VIEWS: Sizes = ((1536, 1536),)
 #: Labels of a teacher are dense and have edges: no term needs to be kept for rendered images.
 FULL_DEPTH = DepthWeights(value=1.0, mage=1.0, male=1.0, msge=1.0)
 _FILTERS = Augmentation(blur=0.2, jpeg=0.3)
+#: Small parts of images show known things large, so that a network does not take every image for a room. For networks
+#: that are given the camera: without it, a part looks like another scene (docs/experiments/students.md).
+_CLOSER = Augmentation(zoom=(0.4, 1.0))
 #: What MoGe-2's authors advise for fine-tuning.
 _GENTLE = Optimiser(rate=1e-5, encoder_rate=1e-6, warmup=1000, betas=(0.9, 0.999), average=0.999)
 _DINOV3 = "facebook/dinov3-vith16plus-pretrain-lvd1689m"
@@ -29,11 +32,11 @@ _MANY_POINTS = Labelling(prompts=("uniform-10000", "lidar-64", "grid-16"))
 def compact_depthmap() -> Distillation:
     """The compact depth map on a laptop, from its teacher's encoder and decoder.
 
-    Hardware and time: 2 CPU cores, 38 minutes of one of them beside other work. Result: docs/experiments/students.md;
+    Hardware and time: 2 CPU cores, half an hour of one of them beside other work. Result: docs/experiments/students.md;
     docs/experiments/distillation.md compares its labels. Command: `metricanything distill compact-depthmap -o RUN
     --labels.teacher TEACHER --data.shards SHARDS`.
     """
-    return _compact("compact-depthmap", Stage(weights=COMPACT_WEIGHTS), steps=3_500)
+    return _compact("compact-depthmap", Stage(weights=COMPACT_WEIGHTS), 4_500, _CLOSER)
 
 
 def compact_pointmap() -> Distillation:
@@ -42,7 +45,7 @@ def compact_pointmap() -> Distillation:
     Hardware and time: 2 CPU cores, 40 minutes of one of them beside other work. Result: docs/experiments/students.md.
     Command: `metricanything distill compact-pointmap -o RUN --labels.teacher TEACHER --data.shards SHARDS`.
     """
-    return _compact("compact-pointmap", Stage(weights=COMPACT_POINTS), steps=2_500)
+    return _compact("compact-pointmap", Stage(weights=COMPACT_POINTS), 2_500, Augmentation())
 
 
 def depthmap() -> Distillation:
@@ -103,14 +106,14 @@ def finetune_pointmap() -> Distillation:
     return Distillation(_gentle("pointmap", start, 5_000, POINT_VIEWS, 4, PointWeights()), _MANY_POINTS, real=0.2)
 
 
-def _compact(model: str, stage: Stage, steps: int) -> Distillation:
+def _compact(model: str, stage: Stage, steps: int, augmentation: Augmentation) -> Distillation:
     return Distillation(
         Recipe(
             model,
             steps=steps,
             batch=8,
             start=FROM_TEACHER,
-            data=Data(sizes=SMALL_VIEWS, workers=0),
+            data=Data(sizes=SMALL_VIEWS, augmentation=augmentation, workers=0),
             stages=(stage,),
             optimiser=Optimiser(rate=1e-3, encoder_rate=1e-3, warmup=100, average=0.999),
             hardware=Hardware(precision="bfloat16"),

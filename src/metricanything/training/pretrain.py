@@ -171,6 +171,8 @@ def record(recipe: Recipe, mixtures: Sequence[Mixture]) -> dict[str, Any]:
     """How a model was made, for its file."""
     plain = recipe.to_dict()
     plain["data"].update(_names(recipe.data))
+    if recipe.start is not None and Path(recipe.start).exists():  # what is shared tells no folder of its maker
+        plain["start"] = "/".join(Path(recipe.start).resolve().parts[-2:])
     return {
         "input_side": recipe.input_side,
         "steps": recipe.steps,

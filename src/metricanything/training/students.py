@@ -15,7 +15,7 @@ from metricanything.models.compact.pointmap import PointOutput
 from metricanything.models.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from metricanything.models.outputs import DepthOutput
 from metricanything.models.pointmap import RawPointMap, Remap, remapped, resize_to_grid
-from metricanything.training.teacher import abs_rel, depth_terms, mask_term
+from metricanything.training.teacher import depth_errors, depth_terms, mask_term
 
 _FARTHEST = 1e-4  # canonical inverse depth: less is taken for this much where an error is stated
 
@@ -41,8 +41,8 @@ class DepthMapTask(Unprepared):
         return depth_terms(output, batch, batch.metric_B, weights)
 
     def errors(self, output: DepthOutput, batch: Batch) -> dict[str, Tensor]:
-        """AbsRel of all known pixels."""
-        return {"AbsRel": abs_rel(output.log_c_B1HW, batch, _everywhere(batch))}
+        """`depth_errors` of all known pixels."""
+        return depth_errors(output.log_c_B1HW, batch, _everywhere(batch))
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class InverseDepthTask(Unprepared):
         )
 
     def errors(self, output: tuple[Tensor, Tensor | None], batch: Batch) -> dict[str, Tensor]:
-        """AbsRel of all known pixels."""
-        return {"AbsRel": abs_rel(output[0].float().clamp_min(_FARTHEST).log(), batch, _everywhere(batch))}
+        """`depth_errors` of all known pixels."""
+        return depth_errors(output[0].float().clamp_min(_FARTHEST).log(), batch, _everywhere(batch))
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ class TeacherTask:
         )
 
     def errors(self, output: DepthOutput, batch: Batch) -> dict[str, Tensor]:
-        """AbsRel of the pixels that were not prompted."""
-        return {"AbsRel": abs_rel(output.log_c_B1HW, batch, torch.isnan(_prompt(batch)))}
+        """`depth_errors` of the pixels that were not prompted."""
+        return depth_errors(output.log_c_B1HW, batch, torch.isnan(_prompt(batch)))
 
 
 def _prompt(batch: Batch) -> Tensor:
@@ -86,12 +86,14 @@ def _prompt(batch: Batch) -> Tensor:
     return batch.prompt_BHW
 
 
-def abs_rel(log_c_B1HW: Tensor, batch: Batch, where_BHW: Tensor) -> Tensor:
-    """Mean |D - D*| / D* (B,) of predicted log C over the known pixels of a mask.
+def depth_errors(log_c_B1HW: Tensor, batch: Batch, where_BHW: Tensor) -> dict[str, Tensor]:
+    """AbsRel = mean |D - D*| / D* and LogError = mean |log D - log D*|, (B,) each, of predicted log C over a mask.
 
-    NaN without any, and where labels are not metric.
+    A few depths that are far too large decide AbsRel, but not LogError, which compares runs with less noise. NaN
+    without any known pixel, and where labels are not metric.
     """
     known = torch.isfinite(batch.depth_BHW) & where_BHW & batch.metric_B[:, None, None]
-    predicted = batch.focal_B[:, None, None] / log_c_B1HW[:, 0].float().exp()
-    error = torch.where(known, (predicted - batch.depth_BHW).abs() / batch.depth_BHW, 0.0)
-    return error.sum(dim=(1, 2)) / torch.where(known.any(dim=(1, 2)), known.sum(dim=(1, 2)), torch.nan)
+    log_true = batch.focal_B[:, None, None].log() - torch.where(known, batch.depth_BHW, 1.0).log()
+    ahead = torch.where(known, log_true - log_c_B1HW[:, 0].float(), 0.0)  # log D - log D*
+    count = torch.where(known.any(dim=(1, 2)), known.sum(dim=(1, 2)), torch.nan)
+    return {"AbsRel": ahead.expm1().abs().sum(dim=(1, 2)) / count, "LogError": ahead.abs().sum(dim=(1, 2)) / count}

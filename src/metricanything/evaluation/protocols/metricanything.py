@@ -8,6 +8,7 @@ _PROMPTS = {
     "uniform-2000": "2000 random points",
     "uniform-500": "500 random points",
     "uniform-100": "100 random points",
+    "uniform-10": "10 random points, as of clicks",
     "lidar-8": "8 LiDAR lines",
     "lidar-64": "64 LiDAR lines",
     "grid-8": "an 8 times coarser grid",
