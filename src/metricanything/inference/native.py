@@ -96,11 +96,11 @@ def network_size(height: int, width: int, side: int) -> tuple[int, int]:
     """
     long, short = max(height, width), min(height, width)
     budget = 0.75 * (side / STRIDE) ** 2
-    candidates = [(_STRETCH * abs(math.log(1 / budget)) + math.log(long / short), 1, 1)]
+    candidates = []
     for units in range(1, 2 * side // STRIDE + 1):
         exact = units * short / long
         for other in {max(math.floor(exact), 1), max(math.ceil(exact), 1)}:
-            if units * other <= _OVER * budget:
+            if units * other <= max(_OVER * budget, 1):
                 stretch, pixels = math.log(units / other * short / long), math.log(units * other / budget)
                 candidates.append((abs(stretch) + _STRETCH * abs(pixels), units, other))
     _, units, other = min(candidates)

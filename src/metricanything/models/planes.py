@@ -130,7 +130,7 @@ def continued(
     """
     b, k, h, w = coarse.value.shape
     maps = torch.cat([coarse.value, coarse.right, coarse.down], dim=1)
-    near = F.unfold(F.pad(maps, (1, 1, 1, 1), mode="replicate"), 3).view(b, 3, k, 9, h, w)[..., :, None, :, None]
+    near = _neighbours(maps).view(b, 3, k, 9, h, w)[..., :, None, :, None]
     logits = _log_bilinear(maps)
     if affinity_B9hw is not None:
         padded = F.pad(affinity_B9hw, (0, 2 * w - size[1], 0, 2 * h - size[0]))
@@ -150,7 +150,7 @@ def enlarged(maps_BKhw: Tensor, affinity_B36hw: Tensor) -> Tensor:
     are as sharp as the guide knows them, where bilinear enlargement smears them over two cells.
     """
     b, k, h, w = maps_BKhw.shape
-    near = F.unfold(F.pad(maps_BKhw, (1, 1, 1, 1), mode="replicate"), 3).view(b, k, 9, 1, h, w)
+    near = _neighbours(maps_BKhw).view(b, k, 9, 1, h, w)
     start = _log_bilinear(maps_BKhw).view(1, 1, 9, 4, 1, 1)
     weights = (affinity_B36hw.view(b, 1, 9, 4, h, w) + start).softmax(dim=2)
     return F.pixel_shuffle((weights * near).sum(dim=2).view(b, 4 * k, h, w), 2)
@@ -173,6 +173,11 @@ def _solve(
     s, t, u = a * f - c * c, b * c - a * e, a * d - b * b
     det = a * p + b * q + c * r
     return (p * x + q * y + r * z) / det, (q * x + s * y + t * z) / det, (r * x + t * y + u * z) / det
+
+
+def _neighbours(maps_BChw: Tensor) -> Tensor:
+    """(B, 9 C, h w): the 3x3 cells around each cell; beyond the border, the cell at the border."""
+    return F.unfold(F.pad(maps_BChw, (1, 1, 1, 1), mode="replicate"), 3)
 
 
 def _log_bilinear(like: Tensor) -> Tensor:

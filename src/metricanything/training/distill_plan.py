@@ -8,6 +8,7 @@ from pathlib import Path
 from metricanything.curate.index import INDEX
 from metricanything.curate.pieces import PLAN, UNFINISHED
 from metricanything.curate.shards import Shards
+from metricanything.inference.native import network_size
 from metricanything.inference.predictor import find_checkpoint
 from metricanything.models.checkpoint import load_model
 from metricanything.training.distill import Distillation
@@ -52,8 +53,8 @@ def _teacher(name: str, frames: int, utilisation: float) -> list[str]:
     """The teacher, and what its labels cost at the size that it was trained for."""
     _, spec, description = load_model(find_checkpoint(name), low_memory=True)
     side = int(description["record"].get("input_side", min(spec.max_side, _SIDE)))
-    short = side if spec.min_side == spec.max_side else max(32, round(0.75 * side / 32) * 32)
-    recipe = Recipe(spec.name, 1, batch=1, config=json.dumps(description["config"]), data=Data(sizes=((short, side),)))
+    size = (side, side) if spec.min_side == spec.max_side else network_size(3, 4, side)
+    recipe = Recipe(spec.name, 1, batch=1, config=json.dumps(description["config"]), data=Data(sizes=(size,)))
     made = plan(recipe, utilisation)
     hours = [
         f"{frames * made.forward_flops / (peak * utilisation) / 3600:,.3g} hours on one {device}"
@@ -61,5 +62,5 @@ def _teacher(name: str, frames: int, utilisation: float) -> list[str]:
     ]
     return [
         f"teacher: {spec.name}, {made.parameters / 1e6:.1f} M parameters, {made.forward_flops / 1e9:.4g} GFLOPs per "
-        f"frame at {short}x{side}: {'; '.join(hours)}, at {utilisation:.0%} of the peak"
+        f"frame at {size[0]}x{size[1]}: {'; '.join(hours)}, at {utilisation:.0%} of the peak"
     ]

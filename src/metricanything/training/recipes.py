@@ -96,10 +96,10 @@ def quickstart_student(name: str = "compact-pointmap", steps: int = 150, seed: i
 
 
 def compact_teacher() -> Recipe:
-    """The compact teacher from scratch on a laptop: the first of the two runs behind the bundled one.
+    """The compact teacher from scratch on a laptop: the first of the runs behind the bundled one.
 
     Hardware and time: 2 CPU cores with bfloat16 instructions, see docs/experiments/teacher.md for hours and errors, and
-    for the second run, on larger views. Command: `torchrun --nproc-per-node 2 -m metricanything pretrain
+    for the later runs, on larger views. Command: `torchrun --nproc-per-node 2 -m metricanything pretrain
     compact-teacher -o RUN --data.shards SHARDS`.
     """
     return Recipe(
@@ -133,7 +133,7 @@ def compact_teacher_sparse() -> Recipe:
 
 
 def compact_teacher_fine() -> Recipe:
-    """The second run behind the bundled teacher: four times the pixels, from the weights of the first run.
+    """Later runs behind the bundled teacher: four times the pixels, from the weights of a run before.
 
     Hardware and time: 2 CPU cores, see docs/experiments/teacher.md. Command: `metricanything pretrain
     compact-teacher-fine -o RUN --start FIRST/model.safetensors --data.shards SHARDS`.

@@ -58,15 +58,18 @@ def items(
         raise InputError(f"procedural source: width and height must lie between 16 and 8192, got {width}x{height}")
     if not 0 <= seed < 2**32:
         raise InputError(f"procedural source: seed must lie between 0 and 2^32, got {seed}")
-    bank = None if photos is None else _photo_bank(photos)
+    bank = None if photos is None else _photo_bank(photos, device)
     return _Scenes(count, partial(_frames, seed=seed, width=width, height=height, device=device, bank=bank))
 
 
-def _photo_bank(folder: Path) -> Bank:
+def _photo_bank(folder: Path, device: str) -> Bank:
+    """On the device once, not with every batch."""
+    import torch
+
     from metricanything.sources.procedural.photos import read_photos
     from metricanything.sources.procedural.texture import bank
 
-    return bank(read_photos(folder))
+    return bank(read_photos(folder)).to(torch.device(device))
 
 
 class _Scenes(Items):
