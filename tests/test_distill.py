@@ -260,6 +260,24 @@ def test_shares_follow_the_users_weights(originals: Shards, teacher: Path, tmp_p
         distill.shares(dataclasses.replace(data, weights={"moons": 1.0}), [labels], [], 0.0)
 
 
+def test_exact_frames_are_learned_from_as_they_are(
+    originals: Shards, make_frame: MakeFrame, make_shards: MakeShards, teacher: Path, tmp_path: Path
+) -> None:
+    """Rendered scenes: no label is made, their share follows the rule of all sources."""
+    rendered = make_shards([make_frame(seed, kind="rendered", source="rooms") for seed in range(16)])
+    recipe = dataclasses.replace(
+        short_recipe(1), data=dataclasses.replace(short_recipe(1).data, shards=(originals.folder,))
+    )
+    labelling = Labelling(teacher=str(teacher), folder=tmp_path / "labels", prompts=("uniform-100",))
+    made = distill.run(Distillation(recipe, labelling, exact=(rendered.folder,)), tmp_path / "run")
+    assert made.model.is_file()
+    labels = Shards(tmp_path / "labels" / f"{originals.folder.name}-labels")
+    assert [p.name for p in (tmp_path / "labels").iterdir()] == [labels.folder.name]
+    kept = len(labels.kept)
+    shares = distill.shares(recipe.data, [labels, rendered], [], 0.0)
+    assert shares["rooms"] / shares["planes+teacher"] == pytest.approx((16 / kept) ** 0.5)
+
+
 PUBLISHED = {"depthmap": TINY_DEPTHMAP, "pointmap": TINY_POINTMAP}
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metricanything.losses.depth import image_mean, mask_bce, ssi_l1, standardise, trimmed_l1
+from metricanything.losses.depth import image_mean, mask_bce, ssi_l1, standardise, trimmed_l1, trimmed_relative
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7))
 shares = st.sampled_from([0.0, 0.2, 0.7, 1.0])
@@ -47,6 +47,31 @@ def test_trimmed_l1(shape: tuple[int, int, int], share: float, seed: int, keep: 
     result = trimmed_l1(prediction, target, mask, keeps)
     expected = [slow_trimmed(p, t, m, float(k)) for p, t, m, k in zip(prediction, target, mask, keeps, strict=True)]
     np.testing.assert_allclose(result, expected, rtol=1e-9)
+
+
+@given(shapes, shares, seeds, st.sampled_from([0.5, 0.8, 1.0]))
+def test_trimmed_relative_is_the_relative_error_of_depth(
+    shape: tuple[int, int, int], share: float, seed: int, keep: float
+) -> None:
+    """|D / D* - 1| up to a ratio of e, and e (1 + log ratio - 1) - 1 beyond; the smallest are kept."""
+    prediction, target, mask = maps(shape, share, seed)
+    result = trimmed_relative(prediction, target, mask, torch.full((len(target),), keep))
+    for i, found in enumerate(result.tolist()):
+        ratios = [
+            math.exp(t - p) for p, t in zip(prediction[i][mask[i]].tolist(), target[i][mask[i]].tolist(), strict=True)
+        ]
+        errors = sorted(abs(r - 1) if r <= math.e else math.e * math.log(r) - 1 for r in ratios)
+        kept = errors[: math.ceil(len(errors) * keep - 1e-6)]
+        np.testing.assert_allclose(found, sum(kept) / len(kept) if kept else 0.0, rtol=1e-9)
+
+
+def test_least_relative_error_lies_below_the_median() -> None:
+    """Of depths 1 and 3, each as likely, AbsRel is least at 1: the median weighted by 1 / D."""
+    target = -torch.tensor([1.0, 3.0]).log().view(1, 1, 1, 2)
+    guesses = [0.8, 1.0, 1.2, 1.7, 2.5, 3.0]
+    mask, keep = torch.ones(1, 1, 1, 2, dtype=torch.bool), torch.ones(1)
+    costs = [trimmed_relative(torch.full_like(target, -math.log(d)), target, mask, keep).item() for d in guesses]
+    assert min(costs) == costs[1]
 
 
 def test_trimmed_l1_ignores_the_worst_fifth() -> None:

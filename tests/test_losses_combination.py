@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metricanything.losses.combination import DepthWeights, depth_losses
 from metricanything.losses.confidence import confidence_l1
-from metricanything.losses.depth import ssi_l1, trimmed_l1
+from metricanything.losses.depth import ssi_l1, trimmed_l1, trimmed_relative
 from metricanything.losses.gradients import gradient_l1, mage, male, msge
 from metricanything.losses.normals import normal_angle
 
@@ -205,3 +205,15 @@ def test_terms_without_their_input(weights: DepthWeights, missing: str) -> None:
     del batch[missing]
     with pytest.raises(ValueError, match=missing):
         combine(batch, weights)
+
+
+def test_relative_errors_are_of_logarithms() -> None:
+    batch = images()
+    weights = DepthWeights(relative=2.0)
+    with pytest.raises(ValueError, match="logarithmic"):
+        combine(batch, weights)
+    batch |= {"prediction": batch["prediction"].log(), "target": batch["target"].log()}
+    terms = combine(batch, DepthWeights(relative=2.0, up_to_scale=False), logarithmic=True)
+    p, t, m = batch["prediction"], batch["target"], batch["known"]
+    expected = 2 * trimmed_relative(p, t, m, KEEP)[METRIC].mean()
+    torch.testing.assert_close(terms["relative"], expected)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metricanything.losses.alignment import Shortlist
 from metricanything.losses.confidence import confidence_l1
-from metricanything.losses.depth import mask_bce, masked_mean, ssi_l1, standardise, trimmed_l1
+from metricanything.losses.depth import mask_bce, masked_mean, ssi_l1, standardise, trimmed_l1, trimmed_relative
 from metricanything.losses.gradients import gradient_l1, mage, male, msge
 from metricanything.losses.normals import edge_angle, normal_angle, point_normal_angle
 from metricanything.losses.points import align_points, global_points, local_points
@@ -46,6 +46,7 @@ def smooth(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 LOSSES: dict[str, tuple[int, Loss]] = {
     "masked_mean": (1, lambda p, t, m: masked_mean(p, m)),
     "trimmed_l1": (1, lambda p, t, m: trimmed_l1(p, t, m, keep(m))),
+    "trimmed_relative": (1, lambda p, t, m: trimmed_relative(p, t, m, keep(m))),
     "standardise": (1, lambda p, t, m: standardise(p, m)[0].pow(3).mean(dim=(1, 2, 3))),
     "ssi_l1": (1, lambda p, t, m: ssi_l1(p, t, m, keep(m))),
     "mask_bce": (1, lambda p, t, m: mask_bce(p, t > 0, m)),

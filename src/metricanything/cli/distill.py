@@ -45,6 +45,7 @@ def _command(function: Callable[[], Distillation]) -> Callable[..., int]:
         recipe: Recipe = default.student,
         labels: Labelling = default.labels,
         real: float = default.real,
+        exact: tuple[Path, ...] = default.exact,
         output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
         plan: bool = False,
         utilisation: float = 0.4,
@@ -56,11 +57,12 @@ def _command(function: Callable[[], Distillation]) -> Callable[..., int]:
             recipe: The student's training; --data.shards are the frames to label.
             labels: The teacher, and how it labels.
             real: Share of the training views with the original measurements instead of the teacher's labels.
+            exact: Shard folders whose own depth is better than any label, such as rendered scenes: not labelled.
             output: Folder of the run: model.safetensors, curve.jsonl, checkpoints/, events/ for TensorBoard.
             plan: Print what would be done, with parameters, memory, FLOPs and GPU-hours, instead of doing it.
             utilisation: Share of a GPU's peak that the plan's hours assume.
         """
-        return _run(replace(default, student=recipe, labels=labels, real=real), output, plan, utilisation)
+        return _run(replace(default, student=recipe, labels=labels, real=real, exact=exact), output, plan, utilisation)
 
     command.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(command)}"
     # The types are imported late, so that their names mean nothing to whoever reads the annotations.

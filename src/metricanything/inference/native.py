@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from metricanything.core.errors import InputError
+from metricanything.core.memory import keep_memory
 from metricanything.core.prediction import Prediction
 from metricanything.inference.engine import Engine, Options, whole
 from metricanything.inference.inputs import Prepared
 from metricanything.inference.outputs import PointsOf, depth_of_log, find_view, points_predictions, upsample
 from metricanything.models.compact.encoder import STRIDE
 from metricanything.models.outputs import DepthOutput
+from metricanything.models.registry import ModelSpec
 
 #: What a network's input size may cost: the stretch of an image that a factor of e in pixels is worth, and the largest
 #: factor over the pixels asked for.
@@ -28,6 +32,13 @@ class NativeEngine(Engine):
 
     options = ("max_side",)
     batch_size = 8
+
+    def __init__(
+        self, network: nn.Module, spec: ModelSpec, record: dict[str, Any], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        super().__init__(network, spec, record, device, dtype)
+        if device.type == "cpu":
+            keep_memory()  # a tenth of the time of an image otherwise
 
     def input_size(self, height: int, width: int, options: Options) -> tuple[int, int]:
         """Multiples of 32 with the pixels of a 4:3 image of `max_side`, by default what the model was trained for."""
@@ -45,10 +56,8 @@ class NativeEngine(Engine):
     def run(self, items: Sequence[Prepared]) -> list[Prediction]:
         """Predictions of images of one input size."""
         height, width = items[0].size
-        tensors = [torch.from_numpy(_resize(item.image, height, width)).permute(2, 0, 1) for item in items]
-        image_B3HW = (
-            torch.stack(tensors).to(self.device, self.dtype).div(255).contiguous(memory_format=torch.channels_last)
-        )
+        pixels_B3HW = torch.cat([_resized(item.image, height, width) for item in items])
+        image_B3HW = pixels_B3HW.to(self.device, self.dtype).div(255).contiguous(memory_format=torch.channels_last)
         if self.spec.task == "points":
             return self._points(items, image_B3HW)
         views = [find_view(item) for item in items]
@@ -108,10 +117,10 @@ def network_size(height: int, width: int, side: int) -> tuple[int, int]:
     return size if height >= width else (size[1], size[0])
 
 
-def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+def _resized(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
+    """The image (1, 3, height, width) uint8, area-filtered: as Pillow within a grey level, in a quarter of the time."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    return F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True)
 
 
 def _prompt_map(item: Prepared, focal: Tensor, height: int, width: int) -> Tensor:

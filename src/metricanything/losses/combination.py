@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metricanything.losses.confidence import confidence_l1
-from metricanything.losses.depth import image_mean, standardise, trimmed_l1
+from metricanything.losses.depth import image_mean, standardise, trimmed_l1, trimmed_relative
 from metricanything.losses.gradients import gradient_l1, mage, male, msge
 from metricanything.losses.normals import normal_angle
 
@@ -19,6 +19,8 @@ class DepthWeights:
 
     value: float = 1.0
     """Trimmed mean absolute error, every image."""
+    relative: float = 0.0
+    """Trimmed mean relative error of the depth, every image; in log C alone."""
     edges: float = 0.0
     """`gradient_l1`, rendered images."""
     mage: float = 0.0
@@ -63,10 +65,14 @@ def depth_losses(
     """
     if (weights.confidence and log_confidence is None) or (weights.normals and plane_BHW2 is None):
         raise ValueError("the confidence term needs log_confidence, the term of normals plane_BHW2")
+    if weights.relative and not logarithmic:
+        raise ValueError("the relative term needs logarithmic maps")
     metric, rendered = metric_B.view(-1, 1, 1, 1), rendered_B.view(-1, 1, 1, 1)
     keep = torch.where(rendered_B, 1.0, weights.keep)
     p, t, mask = _comparable(prediction, target, known, metric, weights.up_to_scale, logarithmic)
     terms = {"value": weights.value * image_mean(trimmed_l1(p, t, mask, keep), mask)}
+    if weights.relative:
+        terms["relative"] = weights.relative * image_mean(trimmed_relative(p, t, mask, keep), mask)
     if weights.standard_gradients:
         p, t, mask = _comparable(prediction, target, mask, torch.zeros_like(metric), True, logarithmic)
     edges = mask & rendered

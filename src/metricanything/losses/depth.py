@@ -11,6 +11,8 @@ change neither a loss nor a gradient. `image_mean` makes one number of them. Not
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,6 +43,23 @@ def trimmed_l1(prediction: Tensor, target: Tensor, mask: Tensor, keep_B: Tensor)
     (0, 1]: 0.8 for reconstructed and captured labels; 1, the plain mean absolute error, for rendered ones.
     """
     error = (torch.where(mask, working(prediction), 0.0) - torch.where(mask, working(target), 0.0)).abs()
+    return _trimmed_mean(error, mask, keep_B)
+
+
+def trimmed_relative(prediction: Tensor, target: Tensor, mask: Tensor, keep_B: Tensor) -> Tensor:
+    """Mean relative error |D / D* - 1| of depths given as log C, D / D* = exp(t - p), trimmed as in `trimmed_l1`.
+
+    What AbsRel measures: where the depth is uncertain, its least is a depth nearer than the median, as one that is
+    three times too large costs three times as much as 0. Beyond a factor of e it goes on linearly, so that gradients
+    stay below e.
+    """
+    ahead = torch.where(mask, working(target), 0.0) - torch.where(mask, working(prediction), 0.0)
+    error = ahead.clamp_max(1).expm1().abs() + math.e * (ahead - 1).clamp_min(0)
+    return _trimmed_mean(error, mask, keep_B)
+
+
+def _trimmed_mean(error: Tensor, mask: Tensor, keep_B: Tensor) -> Tensor:
+    """Mean of the ceil(keep N) smallest of N errors."""
     # Unsupervised pixels go to the end, where nothing is kept.
     ordered = torch.where(mask, error, torch.inf).flatten(1).sort(dim=1, stable=True).values
     count = (mask.flatten(1).sum(dim=1) * keep_B).ceil().long()

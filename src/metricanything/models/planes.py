@@ -129,17 +129,20 @@ def continued(
     Weights are softmax(affinity + log bilinear) (convex upsampling: RAFT, Teed and Deng, ECCV 2020).
     """
     b, k, h, w = coarse.value.shape
-    maps = torch.cat([coarse.value, coarse.right, coarse.down], dim=1)
-    near = _neighbours(maps).view(b, 3, k, 9, h, w)[..., :, None, :, None]
-    logits = _log_bilinear(maps)
+    near = _neighbours(torch.cat([coarse.value, coarse.right, coarse.down], dim=1)).view(b, 3, k, 9, h, w)
+    right, down = _offsets(h, w, near)
+    here = near[:, 0] + near[:, 1] * right + near[:, 2] * down  # the neighbours' planes at the centre of the cell
+    logits = _log_bilinear(near)
     if affinity_B9hw is not None:
         padded = F.pad(affinity_B9hw, (0, 2 * w - size[1], 0, 2 * h - size[0]))
-        logits = logits + padded.view(b, 1, 9, h, 2, w, 2)
-    weights = logits.softmax(dim=2)
-    right, down = _offsets(h, w, maps)
-    value = near[:, 0] + near[:, 1] * right + near[:, 2] * down
-    fine = ((weights * x).sum(dim=2).reshape(b, k, 2 * h, 2 * w) for x in (value, near[:, 1] / 2, near[:, 2] / 2))
-    c, p, q = (x[..., : size[0], : size[1]] for x in fine)
+        logits = logits + F.pixel_unshuffle(padded, 2).view(b, 9, 4, h, w)
+    mixed = _mixed(torch.cat([here, near[:, 1], near[:, 2]], dim=1), logits)
+    value, p, q = mixed.view(b, 3, k, 4, h, w).unbind(1)
+    # The four finer centres lie a quarter of a coarser cell from its centre.
+    side = torch.tensor([-0.25, 0.25], dtype=near.dtype, device=near.device)
+    value = value + p * side.repeat(2).view(4, 1, 1) + q * side.repeat_interleave(2).view(4, 1, 1)
+    fine = F.pixel_shuffle(torch.cat([value, p / 2, q / 2], dim=1).view(b, 12 * k, h, w), 2)
+    c, p, q = fine[..., : size[0], : size[1]].split(k, dim=1)
     return c, p, q
 
 
@@ -150,10 +153,15 @@ def enlarged(maps_BKhw: Tensor, affinity_B36hw: Tensor) -> Tensor:
     are as sharp as the guide knows them, where bilinear enlargement smears them over two cells.
     """
     b, k, h, w = maps_BKhw.shape
-    near = _neighbours(maps_BKhw).view(b, k, 9, 1, h, w)
-    start = _log_bilinear(maps_BKhw).view(1, 1, 9, 4, 1, 1)
-    weights = (affinity_B36hw.view(b, 1, 9, 4, h, w) + start).softmax(dim=2)
-    return F.pixel_shuffle((weights * near).sum(dim=2).view(b, 4 * k, h, w), 2)
+    near = _neighbours(maps_BKhw).view(b, k, 9, h, w)
+    mixed = _mixed(near, affinity_B36hw.view(b, 9, 4, h, w) + _log_bilinear(near))
+    return F.pixel_shuffle(mixed.view(b, 4 * k, h, w), 2)
+
+
+def _mixed(near_BM9hw: Tensor, logits_B94hw: Tensor) -> Tensor:
+    """Sums (B, M, 4, h, w) of the nine neighbours' maps, weighted by the softmax over them for each of four cells."""
+    weights = logits_B94hw.softmax(dim=1)
+    return (weights[:, None] * near_BM9hw[:, :, :, None]).sum(dim=2)
 
 
 def _corrected(c: Tensor, p: Tensor, q: Tensor, sums: Tensor, softness: Tensor | float, tilt: Tensor | float) -> Planes:
@@ -181,22 +189,18 @@ def _neighbours(maps_BChw: Tensor) -> Tensor:
 
 
 def _log_bilinear(like: Tensor) -> Tensor:
-    """(1, 1, 9, 1, 2, 1, 2): log weight of each coarser neighbour for the four finer cells, floored to be learnable."""
+    """(1, 9, 4, 1, 1): log weight of each coarser neighbour for the four finer cells, floored to be learnable."""
     first = torch.tensor([[0.25, 0.0], [0.75, 0.75], [0.0, 0.25]], dtype=like.dtype, device=like.device)
     weights = first[:, None, :, None] * first[None, :, None, :]
-    return weights.clamp_min(_FLOOR).log().view(1, 1, 9, 1, 2, 1, 2)
+    return weights.clamp_min(_FLOOR).log().view(1, 9, 4, 1, 1)
 
 
 def _offsets(h: int, w: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Finer centre minus neighbour's, in coarser cells, along x (1, 1, 9, 1, 1, w, 2) and y (1, 1, 9, h, 2, 1, 1)."""
+    """A cell's centre minus its neighbours', in cells, along x (9, 1, w) and y (9, h, 1)."""
     found = []
     for n in (w, h):
         place = torch.arange(n, device=like.device)
-        step = torch.arange(-1, 2, device=like.device)
-        neighbour = (place + step[:, None]).clamp(0, n - 1)  # beyond the border, the cell at the border
-        part = torch.tensor([-0.25, 0.25], device=like.device, dtype=like.dtype)
-        found.append((place - neighbour).to(like.dtype)[:, :, None] + part)
+        neighbour = (place + torch.arange(-1, 2, device=like.device)[:, None]).clamp(0, n - 1)
+        found.append((place - neighbour).to(like.dtype))  # beyond the border, the cell at the border
     right, down = found
-    x = right.view(1, 3, 1, 1, w, 2).expand(3, 3, 1, 1, w, 2).reshape(1, 1, 9, 1, 1, w, 2)
-    y = down.view(3, 1, h, 2, 1, 1).expand(3, 3, h, 2, 1, 1).reshape(1, 1, 9, h, 2, 1, 1)
-    return x, y
+    return right.repeat(3, 1).view(9, 1, w), down.repeat_interleave(3, dim=0).view(9, h, 1)

@@ -31,6 +31,8 @@ class Distillation:
     labels: Labelling = field(default_factory=Labelling)
     real: float = 0.0
     """Share of the training views with the original measurements instead of the teacher's labels."""
+    exact: tuple[Path, ...] = ()
+    """Shard folders whose own depth is better than any label, such as rendered scenes: learned from as they are."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.real < 1:
@@ -48,7 +50,7 @@ def run(
     Called by every process that torchrun started. `labelled` is called with a shard folder, a number of frames done and
     the bytes written for them. Raises InputError for what `label` and `pretrain.run` raise.
     """
-    originals = open_shards(distillation)
+    originals, exact = open_shards(distillation), [Shards(path) for path in distillation.exact]
     with parallel.world(distillation.student.hardware) as world:
         if world.first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def run(
             return lambda items, size: labelled(one.folder, items, size)
 
         labels = [label(one, distillation.labels, world, tell(one)) for one in originals]
-        return pretrain.run_in(world, student_recipe(distillation, originals, labels), folder, progress)
+        return pretrain.run_in(world, student_recipe(distillation, originals, labels, exact), folder, progress)
 
 
 def open_shards(distillation: Distillation) -> list[Shards]:
@@ -72,31 +74,34 @@ def open_shards(distillation: Distillation) -> list[Shards]:
     return [Shards(path) for path in paths]
 
 
-def student_recipe(distillation: Distillation, originals: Sequence[Shards], labels: Sequence[Shards]) -> Recipe:
-    """The student's training on finished labels, with its share of originals among them."""
+def student_recipe(
+    distillation: Distillation, originals: Sequence[Shards], labels: Sequence[Shards], exact: Sequence[Shards]
+) -> Recipe:
+    """The student's training on finished labels, with its share of originals among them, and on exact depth."""
     student, real = distillation.student, distillation.real
-    weights = shares(student.data, labels, originals if real else (), real)
-    folders = tuple(one.folder for one in (*labels, *(originals if real else ())))
+    measured = originals if real else ()
+    weights = shares(student.data, (*labels, *exact), measured, real)
+    folders = tuple(one.folder for one in (*labels, *exact, *measured))
     start = distillation.labels.teacher if student.start == FROM_TEACHER else student.start
     return dataclasses.replace(
         student, start=start, data=dataclasses.replace(student.data, shards=folders, weights=weights)
     )
 
 
-def shares(data: Data, labels: Sequence[Shards], originals: Sequence[Shards], real: float) -> dict[str, float]:
-    """The share of every source, labelled or original; both kinds by the rule of the data for themselves."""
+def shares(data: Data, dense: Sequence[Shards], originals: Sequence[Shards], real: float) -> dict[str, float]:
+    """The share of every source, of dense depth (labels and exact frames) or original; by the rule of the data."""
     result: dict[str, float] = {}
-    for share, shards, suffix in ((1 - real, labels, SOURCE_SUFFIX), (real, originals, "")):
-        counts = source_counts(shards)
-        weights = {name: n**data.temperature for name, n in counts.items()}
+    for share, shards in ((1 - real, dense), (real, originals)):
+        weights = {name: n**data.temperature for name, n in source_counts(shards).items()}
         if data.weights is not None:
-            given = {name + suffix: weight for name, weight in data.weights.items()}
-            weights = {name: given[name] for name in counts if name in given}
+            given = {name: data.weights.get(name.removesuffix(SOURCE_SUFFIX)) for name in weights}
+            weights = {name: weight for name, weight in given.items() if weight is not None}
         total = sum(weights.values())
         if share and not total:
-            what = "label" if suffix else "frame"
+            what = "label" if shards is dense else "frame"
             raise InputError(f"no {what} is left to train on; see `metricanything inspect` for what was put aside")
-        result |= {name: share * weight / total for name, weight in weights.items()}
+        for name, weight in weights.items():
+            result[name] = result.get(name, 0.0) + share * weight / total
     return result
 
 

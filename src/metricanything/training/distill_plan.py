@@ -37,6 +37,7 @@ def text(distillation: Distillation, utilisation: float = 0.4) -> str:
         lines += _teacher(labels.teacher, frames, utilisation)
     else:
         lines.append("teacher: none yet; --labels.teacher CHECKPOINT names it")
+    lines += [f"learn from {len(Shards(path).kept)} kept frames of {path} as they are" for path in distillation.exact]
     lines.append(f"then train on these labels, and on original measurements in {distillation.real:.0%} of the views")
     lines.append(f"start: {student.start or 'from scratch'}")
     return "\n".join([*lines, plan(student, utilisation).text()])
