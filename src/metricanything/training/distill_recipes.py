@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from metricanything.data.augment import Augmentation
 from metricanything.losses.combination import DepthWeights
@@ -19,6 +20,11 @@ POINT_VIEWS: Sizes = ((480, 640), (640, 480), (416, 736))
 TILED_VIEWS: Sizes = ((1536, 1536),)
 #: Labels of a teacher are dense and have edges: no term needs to be kept for rendered images.
 FULL_DEPTH = DepthWeights(value=1.0, mage=1.0, male=1.0, msge=1.0)
+#: Small views of several sizes: a network that saw one size alone takes the size of things in pixels for their distance
+#: (docs/experiments/students.md).
+STUDENT_VIEWS: Sizes = (*SMALL_VIEWS, (128, 192), (192, 128), (128, 160))
+#: Without a prompt the scale is a guess, and AbsRel counts one that is too far dearer than one that is too near.
+STUDENT_WEIGHTS = replace(COMPACT_WEIGHTS, value=0.75, relative=0.25)
 _FILTERS = Augmentation(blur=0.2, jpeg=0.3)
 #: Small parts of images show known things large, so that a network does not take every image for a room. For networks
 #: that are given the camera: without it, a part looks like another scene (docs/experiments/students.md).
@@ -36,7 +42,7 @@ def compact_depthmap() -> Distillation:
     docs/experiments/distillation.md compares its labels. Command: `metricanything distill compact-depthmap -o RUN
     --labels.teacher TEACHER --data.shards SHARDS`.
     """
-    return _compact("compact-depthmap", Stage(weights=COMPACT_WEIGHTS), 4_500, _CLOSER)
+    return _compact("compact-depthmap", Stage(weights=STUDENT_WEIGHTS), 15_000, _CLOSER)
 
 
 def compact_pointmap() -> Distillation:
@@ -113,7 +119,7 @@ def _compact(model: str, stage: Stage, steps: int, augmentation: Augmentation) -
             steps=steps,
             batch=8,
             start=FROM_TEACHER,
-            data=Data(sizes=SMALL_VIEWS, augmentation=augmentation, workers=0),
+            data=Data(sizes=STUDENT_VIEWS, augmentation=augmentation, workers=0),
             stages=(stage,),
             optimiser=Optimiser(rate=1e-3, encoder_rate=1e-3, warmup=100, average=0.999),
             hardware=Hardware(precision="bfloat16"),

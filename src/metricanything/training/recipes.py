@@ -29,20 +29,9 @@ FULL_VIEWS: Sizes = ((384, 512), (512, 384), (320, 576))
 #: What the compact networks minimise, in log canonical inverse depth. The edge term is a mean over rendered images,
 #: about half of a batch. Weights of 0.5, 1.5 and 6 were worse (docs/experiments/teacher.md).
 COMPACT_WEIGHTS = DepthWeights(value=1.0, edges=3.0, up_to_scale=False)
-#: The same for points: of MoGe-2's terms those that pay within hours on a CPU, on fewer samples and patches, and the
-#: metric scale with ten times its weight (docs/experiments/students.md).
-COMPACT_POINTS = PointWeights(
-    whole=3.0,
-    local=(1.0, 1.0, 0.0),
-    edges=0.0,
-    normals=0.0,
-    scale=1.0,
-    samples=12,
-    patches=(8, 8, 0),
-    patch_samples=(6, 6, 0),
-)
-#: Within minutes, the alignment of whole images alone.
-QUICKSTART_POINTS = replace(COMPACT_POINTS, local=(0.0, 0.0, 0.0))
+#: The same for points: of MoGe-2's terms the one that pays within hours on a CPU, the alignment of whole images, on
+#: fewer samples, and the metric scale with ten times its weight (docs/experiments/students.md).
+COMPACT_POINTS = PointWeights(whole=3.0, local=(0.0, 0.0, 0.0), edges=0.0, normals=0.0, scale=1.0, samples=12)
 #: Bounds are for views of about 160 x 128 pixels: 20 points there are as dense as 300 at 640 x 480.
 COMPACT_PROMPTS = PromptMixture(
     (
@@ -88,7 +77,7 @@ def quickstart_student(name: str = "compact-pointmap", steps: int = 150, seed: i
         steps,
         batch=8,
         data=Data(sizes=SMALL_VIEWS, workers=0),
-        stages=(Stage(weights=QUICKSTART_POINTS if name == "compact-pointmap" else COMPACT_WEIGHTS),),
+        stages=(Stage(weights=COMPACT_POINTS if name == "compact-pointmap" else COMPACT_WEIGHTS),),
         optimiser=Optimiser(rate=1e-3, encoder_rate=1e-3, warmup=20),
         record=Record(checkpoint_seconds=20.0, keep=1),
         seed=seed,
