@@ -245,6 +245,14 @@ def test_photographs_are_used_as_textures() -> None:
         render([0], W, H, photos=[red.astype(np.float32)])
 
 
+def test_the_frame_around_a_photograph_is_left_out(tmp_path: Path) -> None:
+    pixels = np.full((480, 640, 3), 255, np.uint8)
+    pixels[10:-10, 10:-10] = 90
+    Image.fromarray(pixels).save(tmp_path / "framed.png")
+    (photo,) = read_photos(tmp_path)
+    assert (photo == 90).all()
+
+
 def test_a_folder_of_photographs(tmp_path: Path) -> None:
     red = np.zeros((40, 60, 3), np.uint8)
     red[..., 0] = 200

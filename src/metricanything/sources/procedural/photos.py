@@ -14,6 +14,7 @@ from metricanything.sources.common import files_below
 from metricanything.sources.procedural.texture import SIZE
 
 MOST = 256  # photographs of one bank, which takes 90 MB then
+_MARGIN = 0.03  # of each side, left out: some archives have a white frame, which would draw a grid on every wall
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _OTHERS = ("depth", "prompt")  # begin the names of files and folders that hold no photographs
 
@@ -45,4 +46,4 @@ def _read(file: Path) -> NDArray[np.uint8] | None:
         if image.mode not in ("RGB", "L"):
             return None
         image.draft(None, (2 * SIZE, 2 * SIZE))  # a large JPEG is decoded at a part of its size
-        return np.array(ImageOps.fit(image.convert("RGB"), (SIZE, SIZE)))
+        return np.array(ImageOps.fit(image.convert("RGB"), (SIZE, SIZE), bleed=_MARGIN))
