@@ -28,7 +28,7 @@ STUDENT_WEIGHTS = replace(COMPACT_WEIGHTS, value=0.75, relative=0.25)
 _FILTERS = Augmentation(blur=0.2, jpeg=0.3)
 #: Small parts of images show known things large, so that a network does not take every image for a room. For networks
 #: that are given the camera: without it, a part looks like another scene (docs/experiments/students.md).
-_CLOSER = Augmentation(zoom=(0.4, 1.0))
+_CLOSER = Augmentation(zoom=(0.4, 1.0), blur=0.2, jpeg=0.3)
 #: What MoGe-2's authors advise for fine-tuning.
 _GENTLE = Optimiser(rate=1e-5, encoder_rate=1e-6, warmup=1000, betas=(0.9, 0.999), average=0.999)
 _DINOV3 = "facebook/dinov3-vith16plus-pretrain-lvd1689m"
@@ -38,20 +38,20 @@ _MANY_POINTS = Labelling(prompts=("uniform-10000", "lidar-64", "grid-16"))
 def compact_depthmap() -> Distillation:
     """The compact depth map on a laptop, from its teacher's encoder and decoder.
 
-    Hardware and time: 2 CPU cores, half an hour of one of them beside other work. Result: docs/experiments/students.md;
-    docs/experiments/distillation.md compares its labels. Command: `metricanything distill compact-depthmap -o RUN
-    --labels.teacher TEACHER --data.shards SHARDS`.
+    Hardware and time: 2 CPU cores, an hour of one of them. The bundled one was made in three shorter runs with as many
+    views together: docs/experiments/students.md; docs/experiments/distillation.md compares its labels. Command:
+    `metricanything distill compact-depthmap -o RUN --labels.teacher TEACHER --data.shards SHARDS --exact RENDERED`.
     """
-    return _compact("compact-depthmap", Stage(weights=STUDENT_WEIGHTS), 15_000, _CLOSER)
+    return _compact("compact-depthmap", Stage(weights=STUDENT_WEIGHTS), 8_000, _CLOSER)
 
 
 def compact_pointmap() -> Distillation:
-    """The compact point map on a laptop, from its teacher's encoder and decoder.
+    """The compact point map on a laptop, from its teacher's encoder and decoder, or a depth map's (`--start`).
 
-    Hardware and time: 2 CPU cores, 40 minutes of one of them beside other work. Result: docs/experiments/students.md.
-    Command: `metricanything distill compact-pointmap -o RUN --labels.teacher TEACHER --data.shards SHARDS`.
+    Hardware and time: 2 CPU cores, half an hour of one of them. Result: docs/experiments/students.md. Command:
+    `metricanything distill compact-pointmap -o RUN --labels.teacher TEACHER --data.shards SHARDS --exact RENDERED`.
     """
-    return _compact("compact-pointmap", Stage(weights=COMPACT_POINTS), 2_500, Augmentation())
+    return _compact("compact-pointmap", Stage(weights=COMPACT_POINTS), 3_000, Augmentation())
 
 
 def depthmap() -> Distillation:
@@ -118,10 +118,12 @@ def _compact(model: str, stage: Stage, steps: int, augmentation: Augmentation) -
             model,
             steps=steps,
             batch=8,
+            micro_batches=2,
             start=FROM_TEACHER,
-            data=Data(sizes=STUDENT_VIEWS, augmentation=augmentation, workers=0),
+            # Two thirds of the views rendered, as by the square root of the numbers, were too many.
+            data=Data(sizes=STUDENT_VIEWS, augmentation=augmentation, temperature=0.3, workers=0),
             stages=(stage,),
-            optimiser=Optimiser(rate=1e-3, encoder_rate=1e-3, warmup=100, average=0.999),
+            optimiser=Optimiser(rate=6e-4, encoder_rate=6e-4, warmup=100, decay=1.0, average=0.999),
             hardware=Hardware(precision="bfloat16"),
             record=Record(checkpoint_seconds=120.0),
             input_side=192,
