@@ -109,6 +109,23 @@ def test_every_form_of_image_gives_the_same(models: dict[str, Model], frame: Fra
         np.testing.assert_array_equal(found.mask, expected.mask)
 
 
+def test_arrays_that_are_views_or_read_only(models: dict[str, Model], frame: Frame) -> None:
+    """What decoders, memory maps and slicing give: the same answer, without a word of torch."""
+    model = models["compact-depthmap"]
+    mirrored = np.ascontiguousarray(frame.image[:, ::-1])
+    locked = mirrored.copy()
+    locked.setflags(write=False)
+    expected = model.predict(mirrored, camera=frame.camera).depth
+    torch.set_warn_always(True)  # otherwise torch warns once in a process, perhaps in an earlier test
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for image in (frame.image[:, ::-1], locked):
+                np.testing.assert_array_equal(model.predict(image, camera=frame.camera).depth, expected)
+    finally:
+        torch.set_warn_always(False)
+
+
 @every_model
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_lists_of_mixed_sizes(

@@ -50,8 +50,8 @@ def trimmed_relative(prediction: Tensor, target: Tensor, mask: Tensor, keep_B: T
     """Mean relative error |D / D* - 1| of depths given as log C, D / D* = exp(t - p), trimmed as in `trimmed_l1`.
 
     What AbsRel measures: where the depth is uncertain, its least is a depth nearer than the median, as one that is
-    three times too large costs three times as much as 0. Beyond a factor of e it goes on linearly, so that gradients
-    stay below e.
+    three times too large costs three times as much as one that is three times too small. Beyond a factor of e it goes
+    on linearly, so that gradients stay below e.
     """
     ahead = torch.where(mask, working(target), 0.0) - torch.where(mask, working(prediction), 0.0)
     error = ahead.clamp_max(1).expm1().abs() + math.e * (ahead - 1).clamp_min(0)

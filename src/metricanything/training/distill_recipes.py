@@ -23,7 +23,7 @@ FULL_DEPTH = DepthWeights(value=1.0, mage=1.0, male=1.0, msge=1.0)
 #: Small views of several sizes: a network that saw one size alone takes the size of things in pixels for their distance
 #: (docs/experiments/students.md).
 STUDENT_VIEWS: Sizes = (*SMALL_VIEWS, (128, 192), (192, 128), (128, 160))
-#: Without a prompt the scale is a guess, and AbsRel counts one that is too far dearer than one that is too near.
+#: Without a prompt the scale is a guess, and for AbsRel too far is worse than too near.
 STUDENT_WEIGHTS = replace(COMPACT_WEIGHTS, value=0.75, relative=0.25)
 _FILTERS = Augmentation(blur=0.2, jpeg=0.3)
 #: Small parts of images show known things large, so that a network does not take every image for a room. For networks
