@@ -265,9 +265,8 @@ def test_exact_frames_are_learned_from_as_they_are(
 ) -> None:
     """Rendered scenes: no label is made, their share follows the rule of all sources."""
     rendered = make_shards([make_frame(seed, kind="rendered", source="rooms") for seed in range(16)])
-    recipe = dataclasses.replace(
-        short_recipe(1), data=dataclasses.replace(short_recipe(1).data, shards=(originals.folder,))
-    )
+    recipe = short_recipe(1)
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, shards=(originals.folder,)))
     labelling = Labelling(teacher=str(teacher), folder=tmp_path / "labels", prompts=("uniform-100",))
     made = distill.run(Distillation(recipe, labelling, exact=(rendered.folder,)), tmp_path / "run")
     assert made.model.is_file()

@@ -53,7 +53,7 @@ def test_trimmed_l1(shape: tuple[int, int, int], share: float, seed: int, keep: 
 def test_trimmed_relative_is_the_relative_error_of_depth(
     shape: tuple[int, int, int], share: float, seed: int, keep: float
 ) -> None:
-    """|D / D* - 1| up to a ratio of e, and e (1 + log ratio - 1) - 1 beyond; the smallest are kept."""
+    """|D / D* - 1| up to a ratio of e, and e log ratio - 1 beyond; the smallest are kept."""
     prediction, target, mask = maps(shape, share, seed)
     result = trimmed_relative(prediction, target, mask, torch.full((len(target),), keep))
     for i, found in enumerate(result.tolist()):

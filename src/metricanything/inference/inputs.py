@@ -64,7 +64,7 @@ def read_image_input(image: ImageInput, name: str = "image") -> tuple[NDArray[np
         array = (array * 255 + 0.5).astype(np.uint8)
     if array.dtype != np.uint8:
         raise InputError(f"{name}: an image must be uint8 or float in 0..1, got {array.dtype}")
-    return np.ascontiguousarray(array), None
+    return np.require(array, requirements=["C", "W"]), None  # torch takes no other, or warns
 
 
 def _read_pil(image: Any, name: str) -> NDArray[np.uint8]:
